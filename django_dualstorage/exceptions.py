@@ -22,14 +22,18 @@ class JournalError(DualStorageError, OSError):
 class S3Error(DualStorageError, OSError):
     """An S3 request failed; ``__cause__`` is the client library's own error.
 
-    ``sent`` tells whether the request may have reached the server, and so may have been carried out.
+    ``sent`` tells whether the request may have reached the server, and so may have been carried out; ``retried``
+    whether the client library had tried before, so that an earlier attempt may have been carried out.
     """
 
-    def __init__(self, message: str, *, code: str = "", status: int = 0, sent: bool = True) -> None:
+    def __init__(
+        self, message: str, *, code: str = "", status: int = 0, sent: bool = True, retried: bool = False
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.status = status
         self.sent = sent
+        self.retried = retried
 
 
 class S3NotFoundError(S3Error, FileNotFoundError):
@@ -46,6 +50,10 @@ class S3TransientError(S3Error):
 
 class S3UnavailableError(S3TransientError):
     """Not sent: S3 failed repeatedly a moment ago and the circuit breaker is open."""
+
+
+class NotOnDiskError(S3TransientError, FileNotFoundError):
+    """The file is not on the disk, and S3 could not be asked whether only it has the file."""
 
 
 class NameTakenError(DualStorageError, FileExistsError):

@@ -1,0 +1,129 @@
+"""Site-wide settings, ``DUALSTORAGE_...``; an entry of the same name in ``OPTIONS`` of a storage goes before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from appconf import AppConf
+from django.conf import settings
+
+from django_dualstorage.core.phases import Phase, parse_phase
+from django_dualstorage.core.providers import Provider, provider_named
+from django_dualstorage.exceptions import ConfigurationError
+from django_dualstorage.sides.s3 import Timing
+
+
+class DualStorageConf(AppConf):
+    """The settings and their defaults."""
+
+    #: Pins the phase; None leaves it to the database row.
+    PHASE = None
+    #: Which service S3 is: aws, digitalocean, minio, r2, b2, seaweedfs, ceph, generic.
+    PROVIDER = "aws"
+    #: ``inline``, or ``deferred``: save returns after the local commit and repair brings S3 up to date.
+    S3_WRITES = "inline"
+    #: Leave a hint for repair where a read found S3 behind the disk.
+    READ_REPAIR = False
+    #: Flush files and folders to the disk itself before a save returns.
+    FSYNC = False
+    #: Seconds until a request to connect to S3 is given up.
+    CONNECT_TIMEOUT = 2.0
+    #: Seconds that S3 may be silent.
+    READ_TIMEOUT = 10.0
+    #: Failures in a row that open the circuit breaker.
+    BREAKER_FAILURES = 3
+    #: Seconds between two questions whether S3 is back.
+    BREAKER_INTERVAL = 5.0
+    #: Seconds an operation waits for a name's lock.
+    LOCK_TIMEOUT = 60.0
+    #: Seconds after which a signed request can no longer land.
+    GRACE = 900.0
+    #: Seconds for which a process may go by the phase it has read.
+    PHASE_TTL = 3.0
+    #: Seconds between two reports of a process to the fleet table.
+    REPORT_INTERVAL = 60.0
+    #: The database with the phase row.
+    DATABASE = "default"
+
+    class Meta:
+        prefix = "dualstorage"
+
+
+S3_WRITES: Final = ("inline", "deferred")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of one storage, checked. The S3 part may hold credentials and never shows itself."""
+
+    #: Options of S3Storage, or ``{"BACKEND": ..., "OPTIONS": ...}``.
+    s3: dict[str, Any] = field(repr=False)
+    provider: Provider
+    #: The phase that OPTIONS or the settings pin, None if the database decides.
+    phase: Phase | None
+    #: Whether saves leave S3 to repair, in the phases where they may.
+    deferred: bool
+    read_repair: bool
+    fsync: bool
+    timing: Timing
+    lock_timeout: float
+    grace: float
+
+
+#: What DualWriteStorage takes besides the keywords of FileSystemStorage, with the type that each must have.
+OPTION_TYPES: Final[dict[str, tuple[type, ...]]] = {
+    "s3": (dict,),
+    "alias": (str,),
+    "provider": (str,),
+    "phase": (str,),
+    "s3_writes": (str,),
+    "read_repair": (bool,),
+    "fsync": (bool,),
+    "connect_timeout": (int, float),
+    "read_timeout": (int, float),
+    "breaker_failures": (int,),
+    "breaker_interval": (int, float),
+    "lock_timeout": (int, float),
+    "grace": (int, float),
+}
+
+
+def resolve(given: dict[str, Any]) -> Options:
+    """The options of a storage: those given, and the settings for the rest.
+
+    Raises ConfigurationError for an unknown option or an unusable value, naming it.
+    """
+    for name, value in given.items():
+        if name not in OPTION_TYPES:
+            raise ConfigurationError(
+                f"DualWriteStorage has no option {name!r}. Its options are {', '.join(sorted(OPTION_TYPES))}, and "
+                "those of FileSystemStorage; options of S3Storage belong under 's3'."
+            )
+        if value is not None and not isinstance(value, OPTION_TYPES[name]):
+            wanted = " or ".join(kind.__name__ for kind in OPTION_TYPES[name])
+            raise ConfigurationError(f"The option {name!r} must be {wanted}, not {type(value).__name__}.")
+
+    def value(name: str) -> Any:
+        found = given.get(name)
+        return getattr(settings, f"DUALSTORAGE_{name.upper()}") if found is None else found
+
+    phase = value("phase")
+    if value("s3_writes") not in S3_WRITES:
+        raise ConfigurationError(f"s3_writes is {value('s3_writes')!r}; it can be {' or '.join(S3_WRITES)}.")
+    return Options(
+        s3=given.get("s3") or {},
+        provider=provider_named(value("provider")),
+        phase=None if phase is None else parse_phase(phase),
+        deferred=value("s3_writes") == "deferred",
+        read_repair=value("read_repair"),
+        fsync=value("fsync"),
+        timing=Timing(
+            connect=value("connect_timeout"),
+            read=value("read_timeout"),
+            breaker_failures=value("breaker_failures"),
+            breaker_interval=value("breaker_interval"),
+        ),
+        lock_timeout=value("lock_timeout"),
+        grace=value("grace"),
+    )

@@ -1,0 +1,68 @@
+"""Presigned GET URLs without the client library's per-call cost.
+
+The rule is "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)", Amazon S3 API Reference. The
+library spends about 0.2 ms on each URL, most of it on resolving the endpoint and building a request; a page with a
+hundred images feels that. The signature itself is four hashes, and three of them stay the same for a day.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from urllib.parse import quote
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the objects of one bucket are, as the client library resolved it once."""
+
+    #: ``https`` or ``http``.
+    scheme: str
+    #: Host with port where it is not the scheme's own.
+    host: str
+    #: Path before the key: ``/`` or ``/bucket/``.
+    base_path: str
+    region: str
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The credentials of the moment; never shown."""
+
+    access: str
+    secret: str
+    token: str | None = None
+
+    def __repr__(self) -> str:
+        return "Keys(<hidden>)"
+
+
+def presign_get(endpoint: Endpoint, keys: Keys, key: str, *, seconds: int, now: datetime) -> str:
+    """The URL by which anybody can GET ``key`` for ``seconds`` from ``now`` (aware, UTC)."""
+    stamp = now.strftime("%Y%m%dT%H%M%SZ")
+    date = stamp[:8]
+    scope = f"{date}/{endpoint.region}/s3/aws4_request"
+    query = (
+        "X-Amz-Algorithm=AWS4-HMAC-SHA256"
+        f"&X-Amz-Credential={quote(f'{keys.access}/{scope}', safe='')}"
+        f"&X-Amz-Date={stamp}&X-Amz-Expires={seconds}"
+    )
+    if keys.token:
+        query += f"&X-Amz-Security-Token={quote(keys.token, safe='')}"
+    query += "&X-Amz-SignedHeaders=host"
+    path = endpoint.base_path + quote(key, safe="/~")
+    canonical = f"GET\n{path}\n{query}\nhost:{endpoint.host}\n\nhost\nUNSIGNED-PAYLOAD"
+    to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    signature = hmac.digest(_day_key(keys, date, endpoint.region), to_sign.encode(), "sha256").hex()
+    return f"{endpoint.scheme}://{endpoint.host}{path}?{query}&X-Amz-Signature={signature}"
+
+
+@lru_cache(maxsize=16)
+def _day_key(keys: Keys, date: str, region: str) -> bytes:
+    signing = f"AWS4{keys.secret}".encode()
+    for part in (date, region, "s3", "aws4_request"):
+        signing = hmac.digest(signing, part.encode(), "sha256")
+    return signing

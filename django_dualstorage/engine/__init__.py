@@ -1,0 +1,1 @@
+"""Machinery that moves bytes: the S3 client behind a small interface, the breaker, the worker pool. No Django."""

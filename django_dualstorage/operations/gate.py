@@ -1,0 +1,31 @@
+"""What must hold before a command touches anything."""
+
+from __future__ import annotations
+
+from django_dualstorage.exceptions import DualStorageError
+from django_dualstorage.storage import DualWriteStorage
+
+
+class RefusedError(DualStorageError):
+    """A gate is closed: what the command would do is not safe now. Exit code 3."""
+
+
+def demand_same_volume(storage: DualWriteStorage) -> None:
+    """Refuse to work on another volume than the commands before, which an unmounted volume looks like."""
+    recorded = storage.known.volume_id
+    here = storage.pair.journal.volume_id
+    if recorded and recorded != here:
+        raise RefusedError(
+            f"MEDIA_ROOT {storage.location} has volume id {here}, but this site's files lie on volume {recorded}. "
+            "Is the volume mounted? If MEDIA_ROOT has moved for good, clear volume_id of the row "
+            f"{storage.alias!r} in dualstorage_storagestate."
+        )
+
+
+def demand_local_truth(storage: DualWriteStorage, command: str) -> None:
+    """Refuse to copy the disk over S3 where S3 is the truth."""
+    policy = storage.policy
+    if not policy.local_truth:
+        raise RefusedError(
+            f"In phase {policy.phase} S3 is the truth: {command} would copy the disk over it. Nothing to do here."
+        )

@@ -1,0 +1,63 @@
+"""Find out by experiment what the S3 server does with conditional requests."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+
+from django_dualstorage.core.names import key_of
+from django_dualstorage.engine.objectstore import ALWAYS, Condition, ObjectStore, Source
+from django_dualstorage.exceptions import S3Error, S3PreconditionError
+from django_dualstorage.protocol.pair import Pair
+
+_WRONG_ETAG = '"00000000000000000000000000000000"'
+
+
+def probe(pair: Pair) -> bool:
+    """Whether the server refuses what it must refuse: a create over an object, a replace of another version.
+
+    Writes one small object under a random key and removes it. What was found is kept in the journal, so that every
+    process on this volume knows. Raises S3Error if the server cannot be used at all, JournalError.
+    """
+    store = pair.s3.store
+    key = key_of(f".dualstorage-probe-{secrets.token_hex(8)}", pair.s3.configuration.location)
+    with _small_source() as source:
+        store.put(key, source, {}, sending=_nothing)
+        try:
+            honours = _refuses(store, key, source, Condition(absent=True)) and _refuses(
+                store, key, source, Condition(etag=_WRONG_ETAG)
+            )
+        finally:
+            store.delete(key, ALWAYS, sending=_nothing)
+    known = pair.journal.read_capabilities()
+    known[pair.s3.identity] = {
+        "conditions": honours,
+        "probed": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    pair.journal.write_capabilities(known)
+    return honours
+
+
+def _refuses(store: ObjectStore, key: str, source: Source, condition: Condition) -> bool:
+    try:
+        store.put(key, source, {}, condition, sending=_nothing)
+    except S3PreconditionError:
+        return True
+    except S3Error:
+        return False  # an error of another kind: it does not know the header
+    return False
+
+
+@contextmanager
+def _small_source() -> Iterator[Source]:
+    with tempfile.TemporaryFile() as file:
+        os.write(file.fileno(), b"django-dualstorage probe")
+        yield Source(file.fileno(), os.fstat(file.fileno()).st_size)
+
+
+def _nothing() -> None:
+    """A probe's request needs no hint: its key is nobody's file."""

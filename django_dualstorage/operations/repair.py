@@ -1,0 +1,76 @@
+"""Repair: drain the hints that failed, killed and deferred operations left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from django_dualstorage.core.report import FileResult, Report
+from django_dualstorage.engine.pool import Pool, Stop
+from django_dualstorage.journal import Kind
+from django_dualstorage.operations.gate import RefusedError, demand_same_volume
+from django_dualstorage.protocol.reconcile import reconcile
+from django_dualstorage.sides.walk import walk
+from django_dualstorage.storage import DualWriteStorage
+
+#: Repair deletes from S3 what was deleted from the disk. More than this many at once is looked at twice ...
+MANY = 100
+#: ... and must be less than this share of the files that are left.
+SHARE = 0.1
+
+
+def repair(
+    storage: DualWriteStorage,
+    stop: Stop,
+    on_result: Callable[[FileResult], None],
+    *,
+    workers: int = 8,
+    force: bool = False,
+    clock: Callable[[], float] = time.time,
+) -> Report:
+    """Bring every name that has a hint to what the truth says, and forget the hints that need not wait.
+
+    The report's ``pending`` counts names whose hints stay, because a late request could still land or S3 did not
+    answer. ``force`` lifts the brake on mass deletion. Raises RefusedError, JournalError, S3Error.
+    """
+    demand_same_volume(storage)
+    started = time.monotonic()
+    pair, policy = storage.pair, storage.policy
+    pair.journal.sweep()
+    report = Report()
+    names = list(pair.journal.names_with_dead_hints())
+    if policy.local_truth and not force:
+        _brake(storage, names)
+    pool = Pool(lambda name: reconcile(pair, policy, name, now=clock()), workers, stop)
+    for result in pool.run(names):
+        report.add(result)
+        on_result(result)
+    report.interrupted = bool(stop)
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def _brake(storage: DualWriteStorage, names: list[str]) -> None:
+    """Refuse to delete en masse what the application did not ask to delete: a volume that is not mounted, or was
+    emptied by hand, looks like "everything was deleted".
+    """
+    pair = storage.pair
+    gone = [
+        name
+        for name in names
+        if not pair.local.exists(name)
+        and not any(hint.record.kind is Kind.DELETE for hint in pair.journal.dead_hints_of(name))
+    ]
+    if len(gone) < MANY:
+        return
+    enough = len(gone) / SHARE
+    left = 0
+    for found in walk(storage.location):
+        left += isinstance(found, str)
+        if left >= enough:
+            return
+    raise RefusedError(
+        f"{len(gone)} files with hints are not on the disk, and only {left} files are there. Is MEDIA_ROOT "
+        f"{storage.location} mounted and whole? First of them: {', '.join(gone[:3])}. If they were really deleted, "
+        "run manage.py dualstorage_repair --force."
+    )

@@ -1,0 +1,59 @@
+"""The frame around every operation that touches both sides: its hint and its lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django_dualstorage.core.steps import Step
+from django_dualstorage.journal import Kind
+from django_dualstorage.protocol.pair import Pair
+
+
+class Operation:
+    """One operation on one name; its hint is on disk before this exists.
+
+    ``settled`` says whether both sides are known to be as they should be. It is true at the beginning, when nothing
+    has been touched. Whoever is about to touch a side sets it to false, and back to true once both have answered
+    cleanly; whatever happens in between, an error or a kill, the hint stays behind for repair.
+    """
+
+    def __init__(self, pair: Pair, kind: Kind, name: str, *, phase: str, content_type: str = "") -> None:
+        pair.observe(Step.HINT)
+        self._hint = pair.journal.announce(kind, name, phase=phase, content_type=content_type)
+        self._pair = pair
+        self._name = name
+        self._ended = False
+        self.id = self._hint.record.op_id
+        self.settled = True
+
+    def __enter__(self) -> Operation:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the name's lock; the operation ends with it."""
+        self._pair.observe(Step.LOCK)
+        with self._pair.locks.hold(self._name):
+            try:
+                yield
+            finally:
+                self._end()
+
+    def sending(self) -> None:
+        """An S3 mutation is about to leave: from now on it may have been carried out, or land late."""
+        self.settled = False
+        self._hint.sending()
+
+    def _end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if self.settled:
+            self._pair.observe(Step.CLEAR)
+            self._hint.clear()
+        else:
+            self._hint.leave()

@@ -1,0 +1,238 @@
+"""The one door between the storage and the database: the phase, and who is in which.
+
+``storage.py`` must not import models: a ``FileField(storage=...)`` builds storages while models load. And it must not
+read the phase through the request's own connection: a long REPEATABLE READ transaction would keep an old phase, and
+a failed query would break the caller's transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.utils import DatabaseError
+from django.db.utils import Error as DjangoDatabaseError
+from django.utils import timezone
+
+from django_dualstorage.core.phases import DEFAULT_PHASE, Phase, parse_phase
+from django_dualstorage.exceptions import ConfigurationError, PhaseUnknownError
+
+logger = logging.getLogger("django_dualstorage.phase")
+
+STATE_TABLE = "dualstorage_storagestate"
+REPORT_TABLE = "dualstorage_processreport"
+_FORGET_AFTER = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the database says about one storage."""
+
+    phase: Phase
+    #: A backfill has found every file on both sides, so S3 URLs may be given out.
+    certified: bool = False
+    #: The volume that commands have worked with, empty if none has.
+    volume_id: str = ""
+
+
+class Records:
+    """The phase of one storage in this process: read at most every few seconds."""
+
+    def __init__(self, alias: str, pinned: Phase | None, volume_id: Callable[[], str]) -> None:
+        """``volume_id()`` is asked for when the process reports to the fleet, in phases that use the disk."""
+        self._alias = alias
+        self._pinned = pinned
+        self._volume_id = volume_id
+        self._lock = threading.Lock()
+        self._known: Known | None = None
+        self._read_at = 0.0
+        self._reported: tuple[Phase, int] | None = None
+        self._reported_at = 0.0
+
+    def known(self) -> Known:
+        """The phase and what belongs to it.
+
+        Tables that are not there yet: the default phase (a check warns). A database that cannot be reached: what was
+        known last. Raises PhaseUnknownError if nothing ever was, unless the phase is pinned.
+        """
+        known = self._known
+        if known is not None and time.monotonic() - self._read_at < settings.DUALSTORAGE_PHASE_TTL:
+            return known
+        # Whoever finds the answer old asks anew; the others go by the old one meanwhile.
+        if known is not None and not self._lock.acquire(blocking=False):
+            return known
+        if known is None:
+            self._lock.acquire()
+        try:
+            if self._known is None or time.monotonic() - self._read_at >= settings.DUALSTORAGE_PHASE_TTL:
+                self._known = self._refreshed()
+                self._read_at = time.monotonic()
+            return self._known
+        finally:
+            self._lock.release()
+
+    def forget(self) -> None:
+        """Ask the database again at the next call."""
+        self._read_at = 0.0
+
+    def _refreshed(self) -> Known:
+        try:
+            with own_connection() as connection:
+                found = _read_state(connection, self._alias)
+                if self._pinned is not None:
+                    found = Known(self._pinned, found.certified, found.volume_id)
+                self._report(connection, found.phase)
+                return found
+        except Exception as error:  # every driver has errors of its own, and a test runner may forbid the database
+            if self._pinned is not None:
+                logger.debug("The phase is pinned; the database was not available: %s", error)
+                return Known(self._pinned)
+            if not isinstance(error, (DjangoDatabaseError, ImproperlyConfigured, OSError)):
+                raise
+            if self._known is not None:
+                logger.warning(
+                    "The database cannot be asked for the phase (%s); going on in %s", error, self._known.phase
+                )
+                return self._known
+            raise PhaseUnknownError(
+                f"The database cannot be asked for the phase of storage {self._alias!r} ({error}), and guessing could "
+                "lose files. Mend the database, or pin the phase the site is in with DUALSTORAGE_PHASE."
+            ) from error
+
+    def _report(self, connection: BaseDatabaseWrapper, phase: Phase) -> None:
+        """Tell the fleet table who we are. A failure costs nothing but a late flip."""
+        due = time.monotonic() - self._reported_at >= settings.DUALSTORAGE_REPORT_INTERVAL
+        if self._reported == (phase, os.getpid()) and not due:
+            return
+        try:
+            volume = self._volume_id() if phase is not Phase.S3 else ""
+            _write_report(connection, self._alias, phase, volume)
+        except (DatabaseError, OSError) as error:
+            logger.debug("This process could not report its phase: %s", error)
+        else:
+            self._reported = (phase, os.getpid())
+        self._reported_at = time.monotonic()
+
+
+@contextmanager
+def own_connection() -> Iterator[BaseDatabaseWrapper]:
+    """A short autocommit connection of our own, closed at the end.
+
+    An in-memory SQLite database exists in its one connection only, so there that one is used.
+    """
+    shared = connections[settings.DUALSTORAGE_DATABASE]
+    if shared.vendor == "sqlite" and shared.is_in_memory_db():  # type: ignore[attr-defined]  # of the SQLite wrapper
+        yield shared
+        return
+    connection = shared.copy()
+    if connection.vendor == "sqlite":
+        # The caller's own transaction may hold the write lock: waiting for it would be waiting for ourselves.
+        connection.settings_dict["OPTIONS"] = {**connection.settings_dict["OPTIONS"], "timeout": 0.1}
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _read_state(connection: BaseDatabaseWrapper, alias: str) -> Known:
+    table = connection.ops.quote_name(STATE_TABLE)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT phase, certified_at, volume_id FROM {table} WHERE alias = %s",  # noqa: S608  a constant
+                [alias],
+            )
+            row = cursor.fetchone()
+    except DatabaseError:
+        if STATE_TABLE in connection.introspection.table_names():
+            raise
+        row = None
+    except ImproperlyConfigured:
+        if settings.DATABASES.get(settings.DUALSTORAGE_DATABASE, {}).get("ENGINE", "").rpartition(".")[2] != "dummy":
+            raise
+        row = None  # a site without a database
+    if row is None:
+        return Known(DEFAULT_PHASE)
+    try:
+        return Known(parse_phase(row[0]), row[1] is not None, row[2])
+    except ConfigurationError as error:
+        raise PhaseUnknownError(
+            f"The row of {alias!r} in {STATE_TABLE} cannot be understood: {error} Set it to the phase the site is in."
+        ) from error
+
+
+def _write_report(connection: BaseDatabaseWrapper, alias: str, phase: Phase, volume_id: str) -> None:
+    table = connection.ops.quote_name(REPORT_TABLE)
+    now = _adapted(connection, timezone.now())
+    who = [alias, socket.gethostname()[:255], os.getpid()]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {table} SET phase = %s, volume_id = %s, last_seen = %s"  # noqa: S608  a constant
+            " WHERE alias = %s AND host = %s AND pid = %s",
+            [phase.value, volume_id, now, *who],
+        )
+        if cursor.rowcount == 0:
+            cursor.execute(
+                f"INSERT INTO {table} (alias, host, pid, phase, volume_id, last_seen)"  # noqa: S608  a constant
+                " VALUES (%s, %s, %s, %s, %s, %s)",
+                [*who, phase.value, volume_id, now],
+            )
+            cursor.execute(
+                f"DELETE FROM {table} WHERE last_seen < %s",  # noqa: S608  a constant
+                [_adapted(connection, timezone.now() - _FORGET_AFTER)],
+            )
+
+
+def _adapted(connection: BaseDatabaseWrapper, when: datetime) -> Any:
+    return connection.ops.adapt_datetimefield_value(when)
+
+
+# -- for commands ------------------------------------------------------------------------------------------------------
+
+
+def set_phase(alias: str, phase: Phase) -> None:
+    """Write the phase row. What makes a flip safe (one step, a drained journal, the whole fleet) is the caller's."""
+    from django_dualstorage.models import StorageState
+
+    StorageState.objects.using(settings.DUALSTORAGE_DATABASE).update_or_create(
+        alias=alias, defaults={"phase": phase.value, "phase_changed_at": timezone.now()}
+    )
+
+
+def set_certified(alias: str, *, complete: bool, phase: Phase, volume_id: str) -> None:
+    """Note whether every file is on both sides, and on which volume the commands work.
+
+    A row that this creates keeps the site in the phase it is in.
+    """
+    from django_dualstorage.models import StorageState
+
+    manager = StorageState.objects.using(settings.DUALSTORAGE_DATABASE)
+    state, _ = manager.get_or_create(alias=alias, defaults={"phase": phase.value})
+    state.certified_at = timezone.now() if complete else None
+    state.volume_id = volume_id
+    state.save(using=settings.DUALSTORAGE_DATABASE, update_fields=("certified_at", "volume_id"))
+
+
+def separate_volumes(alias: str) -> dict[str, set[str]]:
+    """The hosts by volume id, of the processes seen within the last hour. More than one entry is a split site."""
+    from django_dualstorage.models import ProcessReport
+
+    seen: dict[str, set[str]] = {}
+    reports = ProcessReport.objects.using(settings.DUALSTORAGE_DATABASE).filter(
+        alias=alias, last_seen__gte=timezone.now() - timedelta(hours=1)
+    )
+    for report in reports.exclude(volume_id=""):
+        seen.setdefault(report.volume_id, set()).add(report.host)
+    return seen

@@ -1,0 +1,1 @@
+"""The two places a file can be."""

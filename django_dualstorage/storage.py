@@ -1,0 +1,483 @@
+"""The storage backend: FileSystemStorage's interface over the dual-write protocol."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import IO, Any
+
+from django.conf import settings
+from django.core.exceptions import SuspiciousFileOperation
+from django.core.files import File
+from django.core.files.storage import FileSystemStorage
+from django.utils.module_loading import import_string
+from django.utils.timezone import make_naive
+
+from django_dualstorage import conf, s3storage
+from django_dualstorage.core.names import is_reserved, staged_name
+from django_dualstorage.core.objects import ObjectInfo
+from django_dualstorage.core.phases import Policy, Reads, policy_of
+from django_dualstorage.engine.objectstore import Source
+from django_dualstorage.exceptions import S3Error, UnmovableError
+from django_dualstorage.files import WritingFile, reading, scratch_file
+from django_dualstorage.journal import Journal
+from django_dualstorage.locks import NameLocks
+from django_dualstorage.protocol.delete import delete
+from django_dualstorage.protocol.pair import Pair
+from django_dualstorage.protocol.read import open_raw, stat_s3_only
+from django_dualstorage.protocol.save import save, save_to_s3
+from django_dualstorage.records import Known, Records
+from django_dualstorage.redaction import without_secrets
+from django_dualstorage.sides.capabilities import Capabilities
+from django_dualstorage.sides.filesystem import Content, FilesystemSide, write_all
+from django_dualstorage.sides.s3 import S3Side
+
+_HEADER_SAFE = re.compile(r"[\x20-\x7e]{1,255}")
+_WRITING = frozenset("wax+")
+
+
+@dataclass
+class _Naming:
+    """A name is being chosen for a save, which will find out by itself, atomically, whether S3 has it already."""
+
+    max_length: int | None = None
+    taken: set[str] = field(default_factory=set)
+
+
+_naming: ContextVar[_Naming | None] = ContextVar("dualstorage_naming", default=None)
+
+
+@contextmanager
+def _choosing_names(naming: _Naming | None) -> Iterator[None]:
+    token = _naming.set(naming)
+    try:
+        yield
+    finally:
+        _naming.reset(token)
+
+
+class DualWriteStorage(FileSystemStorage):
+    """Writes to the disk and to S3, reads S3 with the disk behind it; see the phases for who does what when.
+
+    Takes the keywords of FileSystemStorage and the options of :data:`django_dualstorage.conf.OPTION_TYPES`, each with
+    a default; works when constructed without any. Building one touches neither the disk, nor S3, nor the database.
+    Methods raise what FileSystemStorage's raise and, where the phase says so, S3Error, which is an OSError too.
+    """
+
+    def __init__(
+        self,
+        location: str | os.PathLike[str] | None = None,
+        base_url: str | None = None,
+        file_permissions_mode: int | None = None,
+        directory_permissions_mode: int | None = None,
+        allow_overwrite: bool = False,
+        **options: Any,
+    ) -> None:
+        """Raises ConfigurationError for an unknown option or an unusable value."""
+        # FileSystemStorage knows allow_overwrite since Django 5.1 only.
+        super().__init__(location, base_url, file_permissions_mode, directory_permissions_mode)
+        self._allow_overwrite = allow_overwrite
+        self._given = options
+        conf.resolve(options)
+        # Django has put the arguments here for deconstruct(), from where they go into migrations and pickles.
+        args, kwargs = self._constructor_args
+        self._constructor_args: tuple[tuple[Any, ...], dict[str, Any]] = (args, without_secrets(kwargs))
+        self._pair: Pair | None = None
+        self._records: Records | None = None
+
+    # -- what Django does with storages ----------------------------------------------------------------------------
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), *self._constructor_args)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.location}>"
+
+    def _clear_cached_properties(self, setting: str, **kwargs: Any) -> None:
+        super()._clear_cached_properties(setting, **kwargs)
+        if setting in {"MEDIA_ROOT", "STORAGES", "FILE_UPLOAD_PERMISSIONS", "FILE_UPLOAD_DIRECTORY_PERMISSIONS"} or (
+            setting.startswith(("AWS_", "DUALSTORAGE_"))
+        ):
+            self._pair = self._records = None
+
+    # -- what the other parts of this package use ------------------------------------------------------------------
+
+    @property
+    def options(self) -> conf.Options:
+        """The options in force. Raises ConfigurationError."""
+        return conf.resolve(self._given)
+
+    @functools.cached_property
+    def alias(self) -> str:
+        """The key of this storage in STORAGES, under which the database knows it; ``default`` if it is not there."""
+        if self._given.get("alias"):
+            return str(self._given["alias"])
+        return _alias_of(type(self), self._constructor_args[1]) or "default"
+
+    @property
+    def pair(self) -> Pair:
+        """Both sides, the journal and the locks. Raises ConfigurationError."""
+        pair = self._pair
+        # A test may have moved the storage by assigning its location.
+        if pair is None or pair.local.root != self.location:
+            pair = self._pair = self._new_pair()
+            self._records = None
+        return pair
+
+    @property
+    def records(self) -> Records:
+        """This storage's phase in the database."""
+        if self._records is None:
+            journal = self.pair.journal
+            self._records = Records(self.alias, self.options.phase, lambda: journal.volume_id)
+        return self._records
+
+    @property
+    def known(self) -> Known:
+        """The phase and what belongs to it, as this process knows it. Raises PhaseUnknownError."""
+        return self.records.known()
+
+    @property
+    def policy(self) -> Policy:
+        """What this process does now. Raises PhaseUnknownError."""
+        return policy_of(self.known.phase)
+
+    def relative_name(self, name: str) -> str:
+        """``name`` relative to MEDIA_ROOT, with forward slashes; empty for MEDIA_ROOT itself.
+
+        Raises SuspiciousFileOperation for a name outside it or one that belongs to this package.
+        """
+        full = FileSystemStorage.path(self, name)
+        relative = full[len(self.location) :].lstrip("/")
+        if is_reserved(relative):
+            raise SuspiciousFileOperation(f"{name!r} belongs to django-dualstorage's own files.")
+        return relative
+
+    def _new_pair(self) -> Pair:
+        options = self.options
+        journal = Journal(self.location)
+        return Pair(
+            local=FilesystemSide(
+                self.location,
+                file_mode=self.file_permissions_mode,
+                folder_mode=self.directory_permissions_mode,
+                fsync=options.fsync,
+            ),
+            s3=S3Side(
+                lambda: s3storage.build(options.s3, options.provider),
+                options.provider,
+                options.timing,
+                Capabilities(journal).honours_conditions,
+                makes_plain_urls=s3storage.makes_plain_urls,
+            ),
+            journal=journal,
+            locks=NameLocks(journal, timeout=options.lock_timeout),
+            read_repair=options.read_repair,
+            grace=options.grace,
+        )
+
+    # -- open ------------------------------------------------------------------------------------------------------
+
+    def _open(self, name: str, mode: str = "rb") -> File[Any]:
+        relative = self.relative_name(name)
+        policy = self.policy
+        if _WRITING & set(mode):
+            return self._open_for_writing(relative, mode, policy)
+        raw = open_raw(self.pair, policy, relative)
+        reopen = functools.partial(self._open, relative)
+        return reading(raw, self.pair.local.path(relative), relative, mode, reopen)
+
+    def _open_for_writing(self, name: str, mode: str, policy: Policy) -> File[Any]:
+        path = self.pair.local.path(name)
+        exists = self._has(name, policy)
+        if exists and "x" in mode:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        if not exists and "r" in mode:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        beginning: IO[bytes] | None = None
+        if exists and not {"w", "x"} & set(mode):
+            beginning = self._open(name, "rb")  # type: ignore[assignment]  # a File reads as IO does
+        folder = os.path.dirname(path)
+        try:
+            scratch, scratch_path = scratch_file(
+                folder if policy.writes_local else settings.FILE_UPLOAD_TEMP_DIR,
+                staged_name(secrets.token_hex(16)) if policy.writes_local else None,
+                mode,
+                beginning,
+            )
+        finally:
+            if beginning is not None:
+                beginning.close()
+        shown = path if policy.local_truth else name
+
+        def save_written(written: str) -> None:
+            self._store(self.policy, name, Content((), path=written), overwrite="x" not in mode, max_length=None)
+
+        return WritingFile(scratch, scratch_path, shown, mode, save_written)
+
+    # -- save ------------------------------------------------------------------------------------------------------
+
+    def save(self, name: str | None, content: IO[Any], max_length: int | None = None) -> str:
+        """Save new content under ``name`` or, if that is taken, under a name like it; returns the name."""
+        with _choosing_names(_Naming(max_length)):
+            return super().save(name, content, max_length=max_length)
+
+    def _save(self, name: str, content: File[Any]) -> str:
+        naming = _naming.get() or _Naming()
+        path = content.temporary_file_path() if hasattr(content, "temporary_file_path") else None
+        given = getattr(content, "content_type", None) or ""
+        content_type = given if isinstance(given, str) and _HEADER_SAFE.fullmatch(given) else ""
+        # Content may be read through this very storage: its questions must get whole answers.
+        with _choosing_names(None):
+            return self._store(
+                self.policy,
+                self.relative_name(name),
+                Content(content.chunks() if path is None else (), path, content_type),
+                overwrite=self._allow_overwrite,
+                max_length=naming.max_length,
+            )
+
+    def _store(self, policy: Policy, name: str, content: Content, *, overwrite: bool, max_length: int | None) -> str:
+        taken: set[str] = set()
+
+        def next_name(name: str) -> str:
+            taken.add(name)
+            with _choosing_names(_Naming(max_length, taken)):
+                return self.relative_name(self.get_available_name(name, max_length=max_length))
+
+        if policy.writes_local:
+            return save(
+                self.pair,
+                policy,
+                name,
+                content,
+                overwrite=overwrite,
+                next_name=next_name,
+                deferred=self.options.deferred,
+            )
+        with _as_file(content) as file:
+            source = Source(file.fileno(), os.fstat(file.fileno()).st_size)
+            return save_to_s3(
+                self.pair, name, source, content_type=content.content_type, overwrite=overwrite, next_name=next_name
+            )
+
+    def get_alternative_name(self, file_root: str, file_ext: str) -> str:
+        """Another name for a file whose name is taken; the same where overwriting is allowed."""
+        if self._allow_overwrite:
+            return f"{file_root}{file_ext}"
+        return super().get_alternative_name(file_root, file_ext)
+
+    # -- delete ----------------------------------------------------------------------------------------------------
+
+    def delete(self, name: str) -> None:
+        """Delete the file from every side that the phase writes, or the empty folder; nothing there is fine."""
+        if not name:
+            raise ValueError("The name must be given to delete().")
+        relative = self.relative_name(name)
+        policy = self.policy
+        path = self.pair.local.path(relative)
+        if policy.writes_local and os.path.isdir(path) and not os.path.islink(path):
+            self.pair.local.unlink(relative)
+            return
+        delete(self.pair, policy, relative, deferred=self.options.deferred)
+
+    # -- questions -------------------------------------------------------------------------------------------------
+
+    def exists(self, name: str) -> bool:
+        """Whether a file of that name can be read, as far as can be known; a silent S3 counts as no."""
+        relative = self.relative_name(name)
+        naming = _naming.get()
+        # A site that asks by a get_available_name of its own wants to know it all.
+        if naming is not None and type(self).get_available_name is DualWriteStorage.get_available_name:
+            if relative in naming.taken:
+                return True
+            policy = self.policy
+            return not self._allow_overwrite and policy.local_truth and self.pair.local.exists(relative)
+        return self._has(relative, self.policy)
+
+    def _has(self, name: str, policy: Policy) -> bool:
+        if not name:
+            return True
+        try:
+            if policy.reads is Reads.S3:
+                return self.pair.s3.head(name, patient=True) is not None
+            if self.pair.local.exists(name) or policy.reads is Reads.LOCAL:
+                return self.pair.local.exists(name)
+            return stat_s3_only(self.pair, name) is not None
+        except UnmovableError:
+            return False
+        except S3Error:
+            if policy.reads is Reads.S3:
+                raise
+            return False  # counted where it was raised
+
+    def size(self, name: str) -> int:
+        """Bytes. A certified object has the size of the local file, so S3 is asked only where the disk has none."""
+        relative = self.relative_name(name)
+        return self._ask(relative, os.path.getsize, lambda info: info.size, of_root=0)
+
+    def get_accessed_time(self, name: str) -> datetime:
+        """When the local file was last read; S3 keeps no such time, so there it is when the file was written."""
+        return self._time(name, os.path.getatime)
+
+    def get_created_time(self, name: str) -> datetime:
+        """When the local file was last changed; on S3, where a version never changes, when it was written."""
+        return self._time(name, os.path.getctime)
+
+    def get_modified_time(self, name: str) -> datetime:
+        """When the file was written. Both sides give the same: the object's stamp has the local file's time."""
+        return self._time(name, os.path.getmtime)
+
+    def _time(self, name: str, of_path: Callable[[str], float]) -> datetime:
+        def of_object(info: ObjectInfo) -> float:
+            return info.stamp.mtime_ns / 1e9 if info.stamp else info.last_modified.timestamp()
+
+        when = datetime.fromtimestamp(self._ask(self.relative_name(name), of_path, of_object), tz=timezone.utc)
+        return when if settings.USE_TZ else make_naive(when, datetime.now().astimezone().tzinfo)
+
+    def _ask(
+        self,
+        name: str,
+        of_path: Callable[[str], Any],
+        of_object: Callable[[ObjectInfo], Any],
+        *,
+        of_root: Any = None,
+    ) -> Any:
+        """Ask the disk where it is the truth and has the file, else the object. Raises FileNotFoundError."""
+        policy = self.policy
+        path = self.pair.local.path(name) if name else self.location
+        if policy.reads is not Reads.S3:
+            try:
+                return of_path(path)
+            except FileNotFoundError:
+                if policy.reads is Reads.LOCAL or (info := stat_s3_only(self.pair, name)) is None:
+                    raise
+                return of_object(info)
+        if not name and of_root is not None:
+            return of_root
+        found = self.pair.s3.head(name, patient=True)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        return of_object(found)
+
+    def listdir(self, path: str) -> tuple[list[str], list[str]]:
+        """Names of the folders and of the files directly in ``path``, those that only S3 has included."""
+        relative = self.relative_name(path)
+        policy = self.policy
+        if policy.reads is Reads.S3:
+            return self.pair.s3.list_folder(relative, patient=True)
+        missing: FileNotFoundError | None = None
+        folders: list[str] = []
+        files: list[str] = []
+        try:
+            folders, files = super().listdir(path)
+        except FileNotFoundError as error:
+            missing = error
+        below = f"{relative}/" if relative else ""
+        folders = [name for name in folders if not is_reserved(below + name)]
+        files = [name for name in files if not is_reserved(below + name)]
+        if policy.reads is Reads.CERTIFIED:
+            more_folders, more_files = self._only_on_s3(relative, below, {*folders, *files})
+            if missing is not None and (more_folders or more_files):
+                missing = None
+            folders += more_folders
+            files += more_files
+        if missing is not None:
+            raise missing
+        return folders, files
+
+    def _only_on_s3(self, folder: str, below: str, local: set[str]) -> tuple[list[str], list[str]]:
+        try:
+            folders, files = self.pair.s3.list_folder(folder, patient=False)
+        except (S3Error, UnmovableError):
+            self.pair.counters["read.unknown"] += 1
+            return [], []
+        journal = self.pair.journal
+        return [name for name in folders if name not in local], [
+            name
+            for name in files
+            if name not in local and not is_reserved(below + name) and not journal.has_hint(below + name)
+        ]
+
+    def path(self, name: str) -> str:
+        """The file's absolute path, as long as the disk is the truth. Raises NotImplementedError after that."""
+        policy = self.policy
+        if not policy.local_truth:
+            raise NotImplementedError(
+                f"In phase {policy.phase} S3 is the truth, so there is no path by which to read or write {name!r}. "
+                "Use open() of the storage instead of path()."
+            )
+        return super().path(name)
+
+    def url(
+        self,
+        name: str | None,
+        parameters: Mapping[str, Any] | None = None,
+        expire: int | None = None,
+        http_method: str | None = None,
+    ) -> str:
+        """Where a browser finds the file. Never asks the network.
+
+        ``parameters``, ``expire`` (seconds) and ``http_method`` are those of S3Storage; a local URL has none.
+        Raises ValueError for a local URL if the storage has no ``base_url``.
+        """
+        policy = self.policy
+        if policy.reads is Reads.LOCAL or not name:
+            return (
+                super().url(name) if policy.reads is not Reads.S3 else self._s3_url("", parameters, expire, http_method)
+            )
+        relative = self.relative_name(name)
+        if policy.reads is Reads.CERTIFIED:
+            certain = self.known.certified and not self.pair.journal.has_hint(relative)
+            if not certain and self.pair.local.exists(relative):
+                return super().url(name)
+        return self._s3_url(relative, parameters, expire, http_method)
+
+    def _s3_url(
+        self, name: str, parameters: Mapping[str, Any] | None, expire: int | None, http_method: str | None
+    ) -> str:
+        return self.pair.s3.url(name, parameters, expire, http_method)
+
+
+@contextmanager
+def _as_file(content: Content) -> Iterator[IO[bytes]]:
+    """The content as one local file, for an upload without a local side."""
+    if content.path is not None:
+        with open(content.path, "rb") as file:
+            yield file
+        return
+    file, path = scratch_file(settings.FILE_UPLOAD_TEMP_DIR, None, "w+b", None)
+    with file:
+        os.unlink(path)
+        for chunk in content.chunks:
+            write_all(file.fileno(), chunk.encode() if isinstance(chunk, str) else chunk)
+        yield file
+
+
+def _alias_of(storage: type, public_options: dict[str, Any]) -> str | None:
+    for alias, entry in settings.STORAGES.items():
+        backend = entry.get("BACKEND", "")
+        if without_secrets(entry.get("OPTIONS", {})) == public_options and _is(backend, storage):
+            return str(alias)
+    return None
+
+
+def _is(backend: str | type, storage: type) -> bool:
+    try:
+        return (import_string(backend) if isinstance(backend, str) else backend) is storage
+    except ImportError:
+        return False  # another entry's problem, which Django reports when that storage is used
+
+
+def _rebuilt(storage: type[DualWriteStorage], args: tuple[Any, ...], kwargs: dict[str, Any]) -> DualWriteStorage:
+    """A storage from a pickle, which has no credentials: they come back from STORAGES if it is configured there."""
+    alias = _alias_of(storage, kwargs) if not args else None
+    return storage(*args, **(settings.STORAGES[alias].get("OPTIONS", {}) if alias else kwargs))

@@ -1,0 +1,93 @@
+"""Real servers, started once per run; a storage in any phase over them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_dualstorage.storage import DualWriteStorage
+from tests.support.moto import MotoServer
+from tests.support.proxy import FaultProxy
+from tests.support.seaweed import SeaweedServer
+
+MakeStorage = Callable[..., DualWriteStorage]
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[SeaweedServer]:
+    """A real S3 server, authentication on."""
+    with SeaweedServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def seaweed_bucket(seaweed: SeaweedServer) -> str:
+    """One bucket for all tests, since a new one costs time; tests stay apart by their prefix."""
+    return seaweed.create_bucket()
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[MotoServer]:
+    """An S3 server in this process, for what SeaweedFS lacks."""
+    with MotoServer() as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(seaweed: SeaweedServer) -> Iterator[FaultProxy]:
+    """A proxy before SeaweedFS that counts requests and makes them fail."""
+    with FaultProxy(seaweed.endpoint_url) as running:
+        yield running
+
+
+@pytest.fixture
+def prefix() -> str:
+    """The S3 location of this test alone."""
+    return f"t-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def media_root(tmp_path: Path) -> Path:
+    """An empty MEDIA_ROOT."""
+    root = tmp_path / "media"
+    root.mkdir()
+    return root
+
+
+@pytest.fixture
+def s3_options(seaweed: SeaweedServer, seaweed_bucket: str, prefix: str) -> dict[str, Any]:
+    """OPTIONS["s3"] for SeaweedFS without a proxy."""
+    return {
+        "bucket_name": seaweed_bucket,
+        "location": prefix,
+        "endpoint_url": seaweed.endpoint_url,
+        "access_key": seaweed.access_key,
+        "secret_key": seaweed.secret_key,
+        "region_name": "us-east-1",
+    }
+
+
+@pytest.fixture
+def make_storage(media_root: Path, s3_options: dict[str, Any]) -> MakeStorage:
+    """``make_storage(phase, **options)``: a storage on ``media_root`` and SeaweedFS; ``s3={...}`` adds to its options."""
+
+    def make(phase: str = "dual", *, s3: dict[str, Any] | None = None, **options: Any) -> DualWriteStorage:
+        options = {"location": media_root, "base_url": "/media/", "provider": "seaweedfs", **options}
+        return DualWriteStorage(phase=phase, s3={**s3_options, **(s3 or {})}, **options)
+
+    return make
+
+
+@pytest.fixture
+def make_proxied(make_storage: MakeStorage, proxy: FaultProxy) -> MakeStorage:
+    """The same over the proxy, impatient so that tests of silence are quick."""
+
+    def make(phase: str = "dual", *, s3: dict[str, Any] | None = None, **options: Any) -> DualWriteStorage:
+        options = {"connect_timeout": 0.5, "read_timeout": 0.5, "breaker_failures": 1000, **options}
+        return make_storage(phase, s3={"endpoint_url": proxy.endpoint_url, **(s3 or {})}, **options)
+
+    return make

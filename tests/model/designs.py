@@ -1,0 +1,241 @@
+"""What is compared: the design that is built, made from ``core.steps``, and the designs that fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from django_dualstorage.core import steps
+from django_dualstorage.core.phases import Phase, Reads, policy_of
+from django_dualstorage.core.steps import Step
+
+Program = tuple[Step, ...]
+
+
+class Journal(Enum):
+    """What an operation leaves behind for repair."""
+
+    NONE = "none"
+    #: One marker for the name, whoever works on it.
+    SHARED = "shared"
+    #: One hint for each operation.
+    HINTS = "hints"
+    #: One row for each operation, in the caller's database transaction: a kill takes it back.
+    ROWS = "rows"
+
+
+class ReadRule(Enum):
+    """Whom a read asks."""
+
+    LOCAL = "the disk"
+    S3 = "S3"
+    S3_FIRST = "S3, else the disk"
+    MARKED = "the disk if the name is marked, else S3, else the disk"
+    STAMPED = "S3 if its stamp equals the local version, else the disk"
+    ONE_LOOK = "STAMPED; files that only S3 has if there is no hint"
+    TWO_LOOKS = "ONE_LOOK, and a second look after the GET"
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """The three ways of making S3 equal to the disk; they part at READ."""
+
+    put: Program
+    delete: Program
+    nothing: Program
+
+    def __post_init__(self) -> None:
+        for program in (self.put, self.delete, self.nothing):
+            if program[: self.fork] != self.put[: self.fork]:
+                raise ValueError(f"{program} differs from {self.put} before READ, when nothing is decided yet.")
+
+    @property
+    def fork(self) -> int:
+        """Where the ways part."""
+        return self.put.index(Step.READ) + 1
+
+    def without(self, *dropped: Step) -> Reconciliation:
+        """The same without some steps."""
+        return Reconciliation(*(without(program, *dropped) for program in (self.put, self.delete, self.nothing)))
+
+
+@dataclass(frozen=True)
+class Design:
+    """How processes of one design behave."""
+
+    name: str
+    save: Program
+    delete: Program
+    reads: ReadRule
+    journal: Journal = Journal.NONE
+    backfill: Reconciliation | None = None
+    repair: Reconciliation | None = None
+    save_deferred: Program = ()
+    delete_deferred: Program = ()
+    #: An S3 failure is raised to the caller.
+    raises: bool = False
+    #: An operation that raised has changed nothing that a reader may see.
+    raising_is_void: bool = False
+    #: Only the creator of a shared marker may remove it.
+    sticky: bool = False
+    #: A 200 that took an SDK retry is not a clean answer.
+    distrusts_retries: bool = False
+    #: Repair removes a hint only when no request of its operation can land any more...
+    waits_grace: bool = False
+    #: ... which it must find out before it looks at the sides.
+    judges_late: bool = False
+    #: Repair removes other hints though its own answer was not clean.
+    trusts_itself: bool = False
+    #: The lock is released before the hint is removed.
+    unlocks_first: bool = False
+    #: Backfill compares versions; else it asks only whether S3 has the name.
+    compares: bool = True
+    #: Backfill creates with If-None-Match.
+    creates_only: bool = False
+    #: Backfill looks at the disk again after its PUT.
+    looks_again: bool = False
+    #: Without a local file, repair removes only what a hint accuses; S3 may be the only side that has the file.
+    spares_s3_only: bool = False
+    #: What makes both sides equal when everything has stopped is a comparison of both sides, not the journal.
+    verifies: bool = False
+    #: A read looks again at the hint before the disk.
+    hint_before_disk: bool = False
+    #: A read never takes longer than a grace period between its two looks.
+    bounds_reads: bool = False
+
+    def __post_init__(self) -> None:
+        for program in (self.save, self.save_deferred):
+            _require_order(program)
+
+    @property
+    def certifies(self) -> bool:
+        """Whether reads compare stamps."""
+        return self.reads in (ReadRule.STAMPED, ReadRule.ONE_LOOK, ReadRule.TWO_LOOKS)
+
+    @property
+    def converges(self) -> bool:
+        """Whether the design claims that both sides become equal at all."""
+        return self.verifies or self.repair is not None
+
+
+def without(program: Program, *dropped: Step) -> Program:
+    """The program without some steps."""
+    return tuple(step for step in program if step not in dropped)
+
+
+def swapped(program: Program, one: Step, other: Step) -> Program:
+    """The program with two steps in each other's place."""
+    exchange = {one: other, other: one}
+    return tuple(exchange.get(step, step) for step in program)
+
+
+def _require_order(program: Program) -> None:
+    """Refuse a program that sends or commits what it has not prepared."""
+    if Step.STAGE not in program:
+        return  # the simplest designs are told without preparations
+    for needed in (Step.STAGE, Step.STAMP):
+        for use in (Step.PUT, Step.COMMIT):
+            if use in program and (needed not in program or program.index(use) < program.index(needed)):
+                raise ValueError(f"{use.name} without {needed.name} before it in {program}.")
+
+
+# -- the design that is built ------------------------------------------------------------------------------------------
+
+RECONCILE: Final = Reconciliation(steps.RECONCILE_PUT, steps.RECONCILE_DELETE, steps.RECONCILE_NOTHING)
+
+BUILT: Final = Design(
+    "built",
+    save=steps.SAVE,
+    delete=steps.DELETE,
+    save_deferred=steps.SAVE_DEFERRED,
+    delete_deferred=steps.DELETE_DEFERRED,
+    reads=ReadRule.TWO_LOOKS,
+    journal=Journal.HINTS,
+    backfill=RECONCILE,
+    repair=RECONCILE,
+    distrusts_retries=True,
+    waits_grace=True,
+    spares_s3_only=True,
+    raising_is_void=True,
+    bounds_reads=True,
+)
+STRICT: Final = replace(BUILT, name="built, strict", raises=True)
+
+
+def design_of(phase: Phase) -> Design:
+    """What processes of ``phase`` do."""
+    policy = policy_of(phase)
+    reads = {Reads.LOCAL: ReadRule.LOCAL, Reads.CERTIFIED: ReadRule.TWO_LOOKS, Reads.S3: ReadRule.S3}[policy.reads]
+    if policy.writes_both:
+        return replace(
+            BUILT,
+            name=str(phase),
+            reads=reads,
+            raises=not policy.queues_s3_errors,
+            # Where S3 is the truth, a lost answer leaves the caller in doubt.
+            raising_is_void=policy.local_truth,
+        )
+    one_side = (steps.SAVE_LOCAL, steps.DELETE_LOCAL) if policy.writes_local else (steps.SAVE_S3, steps.DELETE_S3)
+    return Design(str(phase), *one_side, reads=reads, raises=True)
+
+
+# -- designs that fail -------------------------------------------------------------------------------------------------
+
+_BLIND: Final = Reconciliation((Step.READ, Step.PUT), (Step.READ, Step.DELETE), (Step.READ,))
+_LOCAL_FIRST: Final = ((Step.COMMIT, Step.PUT), (Step.UNLINK, Step.DELETE))
+_S3_FIRST: Final = ((Step.PUT, Step.COMMIT), (Step.DELETE, Step.UNLINK))
+
+
+def _around(program: Program, *before: Step) -> Program:
+    return (*before, *program, Step.CLEAR)
+
+
+def _marked(name: str, *before: Step, sticky: bool = False) -> Design:
+    reconcile = Reconciliation(*(_around(way, *before) for way in (_BLIND.put, _BLIND.delete, _BLIND.nothing)))
+    save, delete = (_around(program, *before) for program in _LOCAL_FIRST)
+    return Design(
+        name,
+        save,
+        delete,
+        ReadRule.MARKED,
+        Journal.SHARED,
+        reconcile,
+        # Repair removes the marker that it found; it sets none.
+        reconcile.without(Step.HINT),
+        sticky=sticky,
+        compares=False,
+    )
+
+
+N1: Final = Design("N1 naive: disk, then S3", *_LOCAL_FIRST, ReadRule.S3_FIRST, backfill=_BLIND, compares=False)
+N2: Final = replace(N1, name="N2 N1, S3 errors raised", raises=True)
+N3: Final = replace(N2, name="N3 N2, S3 first", save=_S3_FIRST[0], delete=_S3_FIRST[1])
+N4: Final = replace(N1, name="N4 N1, backfill with If-None-Match that looks again", creates_only=True, looks_again=True)
+J1: Final = _marked("J1 one marker for each name", Step.HINT)
+J2: Final = _marked("J2 J1 under a lock", Step.LOCK, Step.HINT)
+J3: Final = _marked("J3 J2, removed by its creator only", Step.LOCK, Step.HINT, sticky=True)
+J4: Final = replace(J3, name="J4 J3, distrusts retries, waits a grace period", distrusts_retries=True, waits_grace=True)
+O1: Final = Design(
+    "O1 outbox row in the caller's transaction",
+    *(_around(program, Step.LOCK, Step.HINT) for program in _LOCAL_FIRST),
+    ReadRule.MARKED,
+    Journal.ROWS,
+    backfill=_BLIND,
+    repair=_marked("", Step.LOCK).repair,
+    compares=False,
+    creates_only=True,
+    distrusts_retries=True,
+    waits_grace=True,
+)
+M1: Final = Design(
+    "M1 stamps alone, no verify", *_S3_FIRST, ReadRule.STAMPED, backfill=_BLIND, repair=_BLIND, waits_grace=True
+)
+M1_VERIFIED: Final = replace(M1, name="M1 stamps alone, then verify", verifies=True)
+M4: Final = replace(BUILT, name="M4 built, without the second look", reads=ReadRule.ONE_LOOK)
+LOCAL_FIRST: Final = replace(
+    STRICT,
+    name="M5 built strict, disk first",
+    save=swapped(steps.SAVE, Step.PUT, Step.COMMIT),
+    delete=swapped(steps.DELETE, Step.DELETE, Step.UNLINK),
+)

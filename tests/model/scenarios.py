@@ -1,0 +1,230 @@
+"""Which processes meet, on which files, with which faults; and what must come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from django_dualstorage.core.phases import LADDER, Phase, policy_of
+from tests.model.designs import Design, design_of
+from tests.model.explore import Case, Result, search
+from tests.model.monitors import Bad
+from tests.model.processes import (
+    CautiousBackfill,
+    CreatingBackfill,
+    Mutator,
+    Outsider,
+    Process,
+    Pruner,
+    Reconciler,
+)
+from tests.model.readers import Reader
+from tests.model.state import ABSENT, Faults
+
+EVERYTHING: Final = Bad.REG | Bad.LIN | Bad.CONV
+
+
+class Level(Enum):
+    """How unkind the world is; each level has the faults of those before it."""
+
+    QUIET = "no fault"
+    KILLS = "kill -9"
+    ERRORS = "+ S3 errors"
+    LATE = "+ late requests"
+
+    @property
+    def faults(self) -> Faults:
+        """The faults of this level."""
+        return _FAULTS[self]
+
+
+_FAULTS: Final = {
+    Level.QUIET: Faults(),
+    Level.KILLS: Faults(kills=1),
+    Level.ERRORS: Faults(1, 1, 1),
+    Level.LATE: Faults(1, 1, 1, late=True),
+}
+
+
+class Role(Enum):
+    """What one process of a scenario does."""
+
+    SAVE = "save"
+    CREATE = "create"
+    DELETE = "delete"
+    SAVE_DEFERRED = "save, deferred"
+    DELETE_DEFERRED = "delete, deferred"
+    BACKFILL = "backfill"
+    REPAIR = "repair"
+    OUTSIDER = "a write behind the storage's back"
+    PRUNE = "prune"
+    READ = "read"
+    READ_TWICE = "read twice"
+
+
+_DELETIONS: Final = (Role.DELETE, Role.DELETE_DEFERRED)
+_OVERWRITTEN: Final = 0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Who meets, and what both sides have when they do."""
+
+    name: str
+    roles: tuple[Role, ...]
+    local: int = _OVERWRITTEN
+    s3: int = _OVERWRITTEN
+
+    @property
+    def verifies(self) -> bool:
+        """Whether only a comparison of both sides can find what happened."""
+        return Role.OUTSIDER in self.roles
+
+
+def _scenario(name: str, *roles: Role, local: int = _OVERWRITTEN, s3: int = _OVERWRITTEN) -> Scenario:
+    return Scenario(name, roles, local, s3)
+
+
+_R = Role
+#: Every design meets these.
+CORE: Final = (
+    _scenario("two saves", _R.SAVE, _R.SAVE, _R.READ_TWICE),
+    _scenario("create, delete", _R.SAVE, _R.DELETE, _R.READ_TWICE, local=ABSENT, s3=ABSENT),
+    _scenario("overwrite, delete", _R.SAVE, _R.DELETE, _R.READ_TWICE),
+    _scenario("backfill, save", _R.SAVE, _R.BACKFILL, _R.READ_TWICE, s3=ABSENT),
+    _scenario("backfill, delete", _R.DELETE, _R.BACKFILL, _R.READ_TWICE, s3=ABSENT),
+    _scenario("repair, overwrite, delete", _R.SAVE, _R.DELETE, _R.REPAIR, _R.READ),
+)
+#: What the built design must stand besides.
+MORE: Final = (
+    _scenario("repair, create, delete", _R.SAVE, _R.DELETE, _R.REPAIR, _R.READ, local=ABSENT, s3=ABSENT),
+    _scenario("repair, two saves", _R.SAVE, _R.SAVE, _R.REPAIR, _R.READ),
+    _scenario("repair, create", _R.SAVE, _R.REPAIR, _R.READ_TWICE, local=ABSENT, s3=ABSENT),
+    _scenario("repair, overwrite", _R.SAVE, _R.REPAIR, _R.READ_TWICE),
+    _scenario("repair, backfill, delete", _R.DELETE, _R.BACKFILL, _R.REPAIR, _R.READ, s3=ABSENT),
+    _scenario("two creates", _R.CREATE, _R.CREATE, _R.READ_TWICE, local=ABSENT, s3=ABSENT),
+    _scenario("two creates, repair", _R.CREATE, _R.CREATE, _R.REPAIR, _R.READ, local=ABSENT, s3=ABSENT),
+    _scenario("two repairs, create", _R.SAVE, _R.REPAIR, _R.REPAIR, _R.READ, local=ABSENT, s3=ABSENT),
+    _scenario("two repairs, delete", _R.DELETE, _R.REPAIR, _R.REPAIR, _R.READ),
+    _scenario("two deletes", _R.DELETE, _R.DELETE, _R.READ_TWICE),
+    _scenario("outsider, save", _R.OUTSIDER, _R.SAVE, _R.READ_TWICE),
+    _scenario("outsider, delete", _R.OUTSIDER, _R.DELETE, _R.READ_TWICE),
+    _scenario("outsider, backfill", _R.OUTSIDER, _R.BACKFILL, _R.READ_TWICE, s3=ABSENT),
+    _scenario("outsider, repair, save", _R.OUTSIDER, _R.SAVE, _R.REPAIR, _R.READ),
+    _scenario("deferred save, repair", _R.SAVE_DEFERRED, _R.REPAIR, _R.READ_TWICE),
+    _scenario("deferred save, delete", _R.SAVE_DEFERRED, _R.DELETE, _R.REPAIR, _R.READ, local=ABSENT, s3=ABSENT),
+    _scenario("deferred delete, save", _R.DELETE_DEFERRED, _R.SAVE, _R.REPAIR, _R.READ),
+    _scenario("deferred save, deferred delete", _R.SAVE_DEFERRED, _R.DELETE_DEFERRED, _R.READ_TWICE),
+    _scenario("deferred save, backfill", _R.SAVE_DEFERRED, _R.BACKFILL, _R.READ_TWICE),
+    _scenario("S3 only: delete", _R.DELETE, _R.READ_TWICE, local=ABSENT),
+    _scenario("S3 only: delete, repair", _R.DELETE, _R.REPAIR, _R.READ_TWICE, local=ABSENT),
+    _scenario("S3 only: deferred delete, repair", _R.DELETE_DEFERRED, _R.REPAIR, _R.READ_TWICE, local=ABSENT),
+    # Nobody reads here before the end: see LIMITS.
+    _scenario("S3 only: backfill, repair", _R.BACKFILL, _R.REPAIR, local=ABSENT),
+)
+
+
+def play(design: Design, scenario: Scenario, level: Level, *, until: Bad = EVERYTHING) -> Result:
+    """Search one scenario in which every process has one design."""
+    faults = level.faults
+    processes = build([(design, role) for role in scenario.roles], faults)
+    case = Case(design, processes, scenario.local, scenario.s3, faults, verifies=scenario.verifies)
+    return search(case, until=until)
+
+
+def play_all(design: Design, scenarios: Iterable[Scenario], level: Level, *, until: Bad = EVERYTHING) -> Result:
+    """Search several, and join what was found; stop once every kind in ``until`` was."""
+    found = Result()
+    for scenario in scenarios:
+        if any(_lacks(design, role) for role in scenario.roles):
+            continue
+        found.add(play(design, scenario, level, until=until), scenario.name)
+        if found.bad & until == until:
+            break
+    return found
+
+
+def _lacks(design: Design, role: Role) -> bool:
+    return (
+        role is Role.SAVE_DEFERRED and not design.save_deferred
+        or role is Role.DELETE_DEFERRED and not design.delete_deferred
+        or role is Role.BACKFILL and design.backfill is None
+        or role is Role.REPAIR and design.repair is None
+    )
+
+
+def build(cast: Iterable[tuple[Design, Role]], faults: Faults) -> list[Process]:
+    """The processes of a scenario, numbered; each save writes a version of its own, its number plus one."""
+    cast = list(cast)
+    deletions = sum(1 << number for number, (_, role) in enumerate(cast) if role in _DELETIONS)
+    return [_process(design, role, number, faults, deletions) for number, (design, role) in enumerate(cast)]
+
+
+def _process(design: Design, role: Role, number: int, faults: Faults, deletions: int) -> Process:
+    if role in (Role.READ, Role.READ_TWICE):
+        return Reader(design, number, faults, 2 if role is Role.READ_TWICE else 1)
+    if role is Role.OUTSIDER:
+        return Outsider(design, number, faults, number + 1)
+    if role is Role.PRUNE:
+        return Pruner(design, number, faults)
+    if role is Role.REPAIR:
+        assert design.repair is not None
+        return Reconciler(design, number, faults, design.repair, drains=True, deletions=deletions)
+    if role is Role.BACKFILL:
+        assert design.backfill is not None
+        if design.looks_again:
+            return CautiousBackfill(design, number, faults)
+        kind = CreatingBackfill if design.creates_only else Reconciler
+        return kind(design, number, faults, design.backfill, drains=False)
+    deferred = role in (Role.SAVE_DEFERRED, Role.DELETE_DEFERRED)
+    value = ABSENT if role in _DELETIONS else number + 1
+    return Mutator(design, number, faults, value, exclusive=role is Role.CREATE, deferred=deferred)
+
+
+# -- processes of two phases -------------------------------------------------------------------------------------------
+
+_A, _B = 0, 1
+_MEETINGS: Final = (
+    ((_A, _R.SAVE), (_B, _R.SAVE)),
+    ((_A, _R.SAVE), (_B, _R.DELETE)),
+    ((_B, _R.SAVE), (_A, _R.DELETE)),
+)
+_REPAIRS: Final = (
+    ((_A, _R.SAVE), (_B, _R.REPAIR)),
+    ((_B, _R.SAVE), (_A, _R.REPAIR)),
+    ((_A, _R.DELETE), (_B, _R.REPAIR)),
+    ((_B, _R.DELETE), (_A, _R.REPAIR)),
+)
+_FILES: Final = ((_OVERWRITTEN, _OVERWRITTEN), (ABSENT, ABSENT))
+
+
+def pairs_of_phases() -> Iterator[tuple[Phase, Phase]]:
+    """Every pair once, each phase beside itself included."""
+    for index, one in enumerate(LADDER):
+        for other in LADDER[index:]:
+            yield one, other
+
+
+def play_pair(
+    one: Phase, other: Phase, level: Level, *, repairs: bool = False, until: Bad = Bad.REG | Bad.LIN
+) -> Result:
+    """Search what processes of two phases do to each other. Convergence is not asked: the phases differ in it."""
+    designs = [design_of(one), design_of(other)]
+    if not all(policy_of(phase).local_truth for phase in (one, other)):
+        # A reader that asks S3 alone sees what a save wrote whose answer got lost, though the save raised.
+        designs = [replace(design, raising_is_void=False) for design in designs]
+    found = Result()
+    for local, s3 in _FILES:
+        for meeting in (*_MEETINGS, *(_REPAIRS if repairs else ())):
+            if any(_lacks(designs[side], role) for side, role in meeting):
+                continue
+            roles = [*meeting, (_A, _R.READ), (_B, _R.READ)]
+            processes = build([(designs[side], role) for side, role in roles], level.faults)
+            case = Case(designs[0], processes, local, s3, level.faults, converges=False)
+            name = ", ".join(f"{designs[side].name} {role.value}" for side, role in meeting)
+            found.add(search(case, until=until), name)
+            if found.bad & until == until:
+                return found
+    return found
