@@ -14,7 +14,7 @@ from django_dualstorage.exceptions import ConfigurationError
 from django_dualstorage.sides.s3 import Timing
 
 
-class DualStorageConf(AppConf):
+class DualStorageConf(AppConf):  # type: ignore[misc]  # untyped library
     """The settings and their defaults."""
 
     #: Pins the phase; None leaves it to the database row.
@@ -48,6 +48,11 @@ class DualStorageConf(AppConf):
 
     class Meta:
         prefix = "dualstorage"
+
+
+def setting(name: str) -> Any:
+    """The setting ``DUALSTORAGE_<name>``, as it is now."""
+    return getattr(settings, f"DUALSTORAGE_{name}")
 
 
 S3_WRITES: Final = ("inline", "deferred")
@@ -104,26 +109,26 @@ def resolve(given: dict[str, Any]) -> Options:
             wanted = " or ".join(kind.__name__ for kind in OPTION_TYPES[name])
             raise ConfigurationError(f"The option {name!r} must be {wanted}, not {type(value).__name__}.")
 
-    def value(name: str) -> Any:
+    def option(name: str) -> Any:
         found = given.get(name)
-        return getattr(settings, f"DUALSTORAGE_{name.upper()}") if found is None else found
+        return setting(name.upper()) if found is None else found
 
-    phase = value("phase")
-    if value("s3_writes") not in S3_WRITES:
+    phase = option("phase")
+    if option("s3_writes") not in S3_WRITES:
         raise ConfigurationError(f"s3_writes is {value('s3_writes')!r}; it can be {' or '.join(S3_WRITES)}.")
     return Options(
         s3=given.get("s3") or {},
-        provider=provider_named(value("provider")),
+        provider=provider_named(option("provider")),
         phase=None if phase is None else parse_phase(phase),
-        deferred=value("s3_writes") == "deferred",
-        read_repair=value("read_repair"),
-        fsync=value("fsync"),
+        deferred=option("s3_writes") == "deferred",
+        read_repair=option("read_repair"),
+        fsync=option("fsync"),
         timing=Timing(
-            connect=value("connect_timeout"),
-            read=value("read_timeout"),
-            breaker_failures=value("breaker_failures"),
-            breaker_interval=value("breaker_interval"),
+            connect=option("connect_timeout"),
+            read=option("read_timeout"),
+            breaker_failures=option("breaker_failures"),
+            breaker_interval=option("breaker_interval"),
         ),
-        lock_timeout=value("lock_timeout"),
-        grace=value("grace"),
+        lock_timeout=option("lock_timeout"),
+        grace=option("grace"),
     )

@@ -26,6 +26,7 @@ from django.db.utils import DatabaseError
 from django.db.utils import Error as DjangoDatabaseError
 from django.utils import timezone
 
+from django_dualstorage.conf import setting
 from django_dualstorage.core.phases import DEFAULT_PHASE, Phase, parse_phase
 from django_dualstorage.exceptions import ConfigurationError, PhaseUnknownError
 
@@ -68,7 +69,7 @@ class Records:
         known last. Raises PhaseUnknownError if nothing ever was, unless the phase is pinned.
         """
         known = self._known
-        if known is not None and time.monotonic() - self._read_at < settings.DUALSTORAGE_PHASE_TTL:
+        if known is not None and time.monotonic() - self._read_at < setting("PHASE_TTL"):
             return known
         # Whoever finds the answer old asks anew; the others go by the old one meanwhile.
         if known is not None and not self._lock.acquire(blocking=False):
@@ -76,7 +77,7 @@ class Records:
         if known is None:
             self._lock.acquire()
         try:
-            if self._known is None or time.monotonic() - self._read_at >= settings.DUALSTORAGE_PHASE_TTL:
+            if self._known is None or time.monotonic() - self._read_at >= setting("PHASE_TTL"):
                 self._known = self._refreshed()
                 self._read_at = time.monotonic()
             return self._known
@@ -113,7 +114,7 @@ class Records:
 
     def _report(self, connection: BaseDatabaseWrapper, phase: Phase) -> None:
         """Tell the fleet table who we are. A failure costs nothing but a late flip."""
-        due = time.monotonic() - self._reported_at >= settings.DUALSTORAGE_REPORT_INTERVAL
+        due = time.monotonic() - self._reported_at >= setting("REPORT_INTERVAL")
         if self._reported == (phase, os.getpid()) and not due:
             return
         try:
@@ -132,7 +133,7 @@ def own_connection() -> Iterator[BaseDatabaseWrapper]:
 
     An in-memory SQLite database exists in its one connection only, so there that one is used.
     """
-    shared = connections[settings.DUALSTORAGE_DATABASE]
+    shared = connections[setting("DATABASE")]
     if shared.vendor == "sqlite" and shared.is_in_memory_db():  # type: ignore[attr-defined]  # of the SQLite wrapper
         yield shared
         return
@@ -160,7 +161,7 @@ def _read_state(connection: BaseDatabaseWrapper, alias: str) -> Known:
             raise
         row = None
     except ImproperlyConfigured:
-        if settings.DATABASES.get(settings.DUALSTORAGE_DATABASE, {}).get("ENGINE", "").rpartition(".")[2] != "dummy":
+        if settings.DATABASES.get(setting("DATABASE"), {}).get("ENGINE", "").rpartition(".")[2] != "dummy":
             raise
         row = None  # a site without a database
     if row is None:
@@ -176,7 +177,7 @@ def _read_state(connection: BaseDatabaseWrapper, alias: str) -> Known:
 def _write_report(connection: BaseDatabaseWrapper, alias: str, phase: Phase, volume_id: str) -> None:
     table = connection.ops.quote_name(REPORT_TABLE)
     now = _adapted(connection, timezone.now())
-    who = [alias, socket.gethostname()[:255], os.getpid()]
+    who: list[Any] = [alias, socket.gethostname()[:255], os.getpid()]
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {table} SET phase = %s, volume_id = %s, last_seen = %s"  # noqa: S608  a constant
@@ -206,7 +207,7 @@ def set_phase(alias: str, phase: Phase) -> None:
     """Write the phase row. What makes a flip safe (one step, a drained journal, the whole fleet) is the caller's."""
     from django_dualstorage.models import StorageState
 
-    StorageState.objects.using(settings.DUALSTORAGE_DATABASE).update_or_create(
+    StorageState.objects.using(setting("DATABASE")).update_or_create(
         alias=alias, defaults={"phase": phase.value, "phase_changed_at": timezone.now()}
     )
 
@@ -218,11 +219,11 @@ def set_certified(alias: str, *, complete: bool, phase: Phase, volume_id: str) -
     """
     from django_dualstorage.models import StorageState
 
-    manager = StorageState.objects.using(settings.DUALSTORAGE_DATABASE)
+    manager = StorageState.objects.using(setting("DATABASE"))
     state, _ = manager.get_or_create(alias=alias, defaults={"phase": phase.value})
     state.certified_at = timezone.now() if complete else None
     state.volume_id = volume_id
-    state.save(using=settings.DUALSTORAGE_DATABASE, update_fields=("certified_at", "volume_id"))
+    state.save(using=setting("DATABASE"), update_fields=("certified_at", "volume_id"))
 
 
 def separate_volumes(alias: str) -> dict[str, set[str]]:
@@ -230,7 +231,7 @@ def separate_volumes(alias: str) -> dict[str, set[str]]:
     from django_dualstorage.models import ProcessReport
 
     seen: dict[str, set[str]] = {}
-    reports = ProcessReport.objects.using(settings.DUALSTORAGE_DATABASE).filter(
+    reports = ProcessReport.objects.using(setting("DATABASE")).filter(
         alias=alias, last_seen__gte=timezone.now() - timedelta(hours=1)
     )
     for report in reports.exclude(volume_id=""):

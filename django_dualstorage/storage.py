@@ -86,7 +86,7 @@ class DualWriteStorage(FileSystemStorage):
         super().__init__(location, base_url, file_permissions_mode, directory_permissions_mode)
         self._allow_overwrite = allow_overwrite
         self._given = options
-        conf.resolve(options)
+        self._options: conf.Options | None = conf.resolve(options)
         # Django has put the arguments here for deconstruct(), from where they go into migrations and pickles.
         args, kwargs = self._constructor_args
         self._constructor_args: tuple[tuple[Any, ...], dict[str, Any]] = (args, without_secrets(kwargs))
@@ -101,19 +101,22 @@ class DualWriteStorage(FileSystemStorage):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.location}>"
 
-    def _clear_cached_properties(self, setting: str, **kwargs: Any) -> None:
+    def _clear_cached_properties(self, setting: Any, **kwargs: Any) -> None:
         super()._clear_cached_properties(setting, **kwargs)
         if setting in {"MEDIA_ROOT", "STORAGES", "FILE_UPLOAD_PERMISSIONS", "FILE_UPLOAD_DIRECTORY_PERMISSIONS"} or (
             setting.startswith(("AWS_", "DUALSTORAGE_"))
         ):
-            self._pair = self._records = None
+            self._pair = self._records = self._options = None
 
     # -- what the other parts of this package use ------------------------------------------------------------------
 
     @property
     def options(self) -> conf.Options:
         """The options in force. Raises ConfigurationError."""
-        return conf.resolve(self._given)
+        options = self._options
+        if options is None:
+            options = self._options = conf.resolve(self._given)
+        return options
 
     @functools.cached_property
     def alias(self) -> str:
@@ -123,11 +126,15 @@ class DualWriteStorage(FileSystemStorage):
         return _alias_of(type(self), self._constructor_args[1]) or "default"
 
     @property
+    def root(self) -> str:
+        """MEDIA_ROOT as it is now; a test may have moved the storage by assigning its location."""
+        return os.fspath(self.location)
+
+    @property
     def pair(self) -> Pair:
         """Both sides, the journal and the locks. Raises ConfigurationError."""
         pair = self._pair
-        # A test may have moved the storage by assigning its location.
-        if pair is None or pair.local.root != self.location:
+        if pair is None or pair.local.root != self.root:
             pair = self._pair = self._new_pair()
             self._records = None
         return pair
@@ -156,17 +163,17 @@ class DualWriteStorage(FileSystemStorage):
         Raises SuspiciousFileOperation for a name outside it or one that belongs to this package.
         """
         full = FileSystemStorage.path(self, name)
-        relative = full[len(self.location) :].lstrip("/")
+        relative = full[len(self.root) :].lstrip("/")
         if is_reserved(relative):
             raise SuspiciousFileOperation(f"{name!r} belongs to django-dualstorage's own files.")
         return relative
 
     def _new_pair(self) -> Pair:
         options = self.options
-        journal = Journal(self.location)
+        journal = Journal(self.root)
         return Pair(
             local=FilesystemSide(
-                self.location,
+                self.root,
                 file_mode=self.file_permissions_mode,
                 folder_mode=self.directory_permissions_mode,
                 fsync=options.fsync,
@@ -204,7 +211,7 @@ class DualWriteStorage(FileSystemStorage):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         beginning: IO[bytes] | None = None
         if exists and not {"w", "x"} & set(mode):
-            beginning = self._open(name, "rb")  # type: ignore[assignment]  # a File reads as IO does
+            beginning = self._open(name, "rb")
         folder = os.path.dirname(path)
         try:
             scratch, scratch_path = scratch_file(
@@ -322,7 +329,8 @@ class DualWriteStorage(FileSystemStorage):
     def size(self, name: str) -> int:
         """Bytes. A certified object has the size of the local file, so S3 is asked only where the disk has none."""
         relative = self.relative_name(name)
-        return self._ask(relative, os.path.getsize, lambda info: info.size, of_root=0)
+        size: int = self._ask(relative, os.path.getsize, lambda info: info.size, of_root=0)
+        return size
 
     def get_accessed_time(self, name: str) -> datetime:
         """When the local file was last read; S3 keeps no such time, so there it is when the file was written."""
@@ -353,7 +361,7 @@ class DualWriteStorage(FileSystemStorage):
     ) -> Any:
         """Ask the disk where it is the truth and has the file, else the object. Raises FileNotFoundError."""
         policy = self.policy
-        path = self.pair.local.path(name) if name else self.location
+        path = self.pair.local.path(name) if name else self.root
         if policy.reads is not Reads.S3:
             try:
                 return of_path(path)
@@ -451,8 +459,8 @@ class DualWriteStorage(FileSystemStorage):
 def _as_file(content: Content) -> Iterator[IO[bytes]]:
     """The content as one local file, for an upload without a local side."""
     if content.path is not None:
-        with open(content.path, "rb") as file:
-            yield file
+        with open(content.path, "rb") as upload:
+            yield upload
         return
     file, path = scratch_file(settings.FILE_UPLOAD_TEMP_DIR, None, "w+b", None)
     with file:

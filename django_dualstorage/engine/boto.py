@@ -214,7 +214,7 @@ class BotoStore:
         body.close()  # it came into being between the two requests
         return body.info
 
-    def list(self, prefix: str) -> Iterator[ListedObject]:
+    def list_all(self, prefix: str) -> Iterator[ListedObject]:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
         for page in self._pages(Prefix=prefix):
             for entry in page.get("Contents", ()):

@@ -100,7 +100,7 @@ class ObjectStore(Protocol):
     def restamp(self, info: ObjectInfo, parameters: Mapping[str, Any], *, sending: Callable[[], None]) -> Written:
         """Give the object new metadata by copying it onto itself, if it still is the one described."""
 
-    def list(self, prefix: str) -> Iterator[ListedObject]:
+    def list_all(self, prefix: str) -> Iterator[ListedObject]:
         """Every object whose key begins with ``prefix``, in the server's own order."""
 
     def list_folder(self, prefix: str) -> tuple[list[str], list[str]]:

@@ -65,7 +65,7 @@ class Backfill:
         report = Report(dry_run=self._dry_run)
         if not self._dry_run and not self._pair.s3.honours_conditions:
             probe(self._pair)
-        listed = dict(self._pair.s3.list(self._prefix))
+        listed = dict(self._pair.s3.list_all(self._prefix))
         pool = Pool(self._examine if self._dry_run else self._copy, self._workers, stop)
         for result in pool.run(self._todo(listed)):
             report.add(result)
@@ -88,7 +88,7 @@ class Backfill:
 
     def _todo(self, listed: dict[str, ListedObject]) -> Iterator[tuple[str | FileResult, ListedObject | None]]:
         """Each thing on the disk with its object; what stays in ``listed`` at the end is only on S3."""
-        for found in walk(self._storage.location, self._prefix):
+        for found in walk(self._storage.root, self._prefix):
             yield found, listed.pop(found, None) if isinstance(found, str) else None
 
     def _copy(self, item: tuple[str | FileResult, ListedObject | None]) -> FileResult:

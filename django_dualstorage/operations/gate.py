@@ -16,7 +16,7 @@ def demand_same_volume(storage: DualWriteStorage) -> None:
     here = storage.pair.journal.volume_id
     if recorded and recorded != here:
         raise RefusedError(
-            f"MEDIA_ROOT {storage.location} has volume id {here}, but this site's files lie on volume {recorded}. "
+            f"MEDIA_ROOT {storage.root} has volume id {here}, but this site's files lie on volume {recorded}. "
             "Is the volume mounted? If MEDIA_ROOT has moved for good, clear volume_id of the row "
             f"{storage.alias!r} in dualstorage_storagestate."
         )

@@ -41,8 +41,11 @@ def repair(
     names = list(pair.journal.names_with_dead_hints())
     if policy.local_truth and not force:
         _brake(storage, names)
-    pool = Pool(lambda name: reconcile(pair, policy, name, now=clock()), workers, stop)
-    for result in pool.run(names):
+
+    def reconciled(name: str) -> FileResult:
+        return reconcile(pair, policy, name, now=clock())
+
+    for result in Pool(reconciled, workers, stop).run(names):
         report.add(result)
         on_result(result)
     report.interrupted = bool(stop)
@@ -65,12 +68,12 @@ def _brake(storage: DualWriteStorage, names: list[str]) -> None:
         return
     enough = len(gone) / SHARE
     left = 0
-    for found in walk(storage.location):
+    for found in walk(storage.root):
         left += isinstance(found, str)
         if left >= enough:
             return
     raise RefusedError(
         f"{len(gone)} files with hints are not on the disk, and only {left} files are there. Is MEDIA_ROOT "
-        f"{storage.location} mounted and whole? First of them: {', '.join(gone[:3])}. If they were really deleted, "
+        f"{storage.root} mounted and whole? First of them: {', '.join(gone[:3])}. If they were really deleted, "
         "run manage.py dualstorage_repair --force."
     )

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from django_dualstorage.core.steps import Step
 from django_dualstorage.journal import Kind
 from django_dualstorage.protocol.pair import Pair
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Operation:
@@ -27,7 +31,7 @@ class Operation:
         self.id = self._hint.record.op_id
         self.settled = True
 
-    def __enter__(self) -> Operation:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

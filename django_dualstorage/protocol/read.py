@@ -13,6 +13,7 @@ from django_dualstorage.core.phases import Policy, Reads
 from django_dualstorage.core.stamp import Stamp
 from django_dualstorage.engine.objectstore import Body
 from django_dualstorage.exceptions import (
+    JournalError,
     NotOnDiskError,
     S3Error,
     S3NotFoundError,
@@ -93,7 +94,7 @@ def _second_look_says_no(pair: Pair, name: str) -> bool:
 def _certified_or_local(
     pair: Pair, policy: Policy, name: str, file: BinaryIO, version: Stamp
 ) -> BinaryIO | io.RawIOBase:
-    if pair.s3.breaker.is_open or not pair.journal.keeps_nanoseconds:
+    if pair.s3.breaker.is_open or not _versions_are_unique(pair):
         pair.counters["read.local"] += 1
         return file
     try:
@@ -116,6 +117,15 @@ def _certified_or_local(
         logger.info("S3's answer for %s broke off; the disk goes on", name)
 
     return CertifiedStream(file, body, version.size, on_break)
+
+
+def _versions_are_unique(pair: Pair) -> bool:
+    """Whether a stamp can certify anything here. A journal that cannot be written is no reason not to read."""
+    try:
+        return pair.journal.keeps_nanoseconds
+    except JournalError as error:
+        logger.info("Reads stay on the disk: %s", error)
+        return False
 
 
 def _fallback(pair: Pair, policy: Policy, name: str, file: BinaryIO, why: str) -> BinaryIO:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from django_dualstorage.core.compare import Action, reconcile_action
 from django_dualstorage.core.names import JOURNAL_DIR
-from django_dualstorage.core.objects import ObjectInfo
+from django_dualstorage.core.objects import ObjectInfo, Written
 from django_dualstorage.core.phases import Policy
 from django_dualstorage.core.report import FileResult, Outcome
 from django_dualstorage.core.stamp import Stamp
@@ -87,6 +87,8 @@ class _Reconciliation:
     name: str
     operation: Operation
     now: float
+    #: Every answer so far was clean.
+    clean: bool = True
 
     def run(self, policy: Policy, *, missing_on_s3: bool, expected: bool) -> FileResult:
         self.pair.observe(Step.READ)
@@ -132,11 +134,11 @@ class _Reconciliation:
                 if action is Action.ADOPT and not self._adoptable(file, remote):
                     action = Action.REPLACE
                 try:
-                    self._carry_out(action, file, local, remote, hints, known=known)
+                    self._carry_out(action, file, local, remote, hints)
                 except S3PreconditionError as error:
                     if not tries_left or error.retried:
                         raise
-                    self.operation.settled = True  # refused, so nothing was done: look again
+                    self.operation.settled = self.clean  # refused, so nothing was done: look again
                     known = False
                     continue
                 except _ChangedError:
@@ -144,6 +146,8 @@ class _Reconciliation:
                         raise
                     known = False
                     continue
+                if action is Action.NOTHING and local is not None:
+                    self.operation.settled = self.clean  # an attempt before this one may have left it open
             return FileResult(self.name, _outcome(action, local), local.size if local else 0)
         raise AssertionError("unreachable")
 
@@ -154,20 +158,17 @@ class _Reconciliation:
         local: Stamp | None,
         remote: ObjectInfo | None,
         hints: list[DeadHint],
-        *,
-        known: bool,
     ) -> None:
         pair, operation = self.pair, self.operation
         if action is Action.NOTHING:
             return
-        fence = self._fence(remote, known=known)
+        fence = self._fence(remote)
         if action is Action.DELETE:
             pair.observe(Step.DELETE)
-            operation.settled = pair.s3.delete(
-                self.name, condition=fence, patient=True, sending=operation.sending
-            ).clean
+            self._note(pair.s3.delete(self.name, condition=fence, patient=True, sending=operation.sending))
             return
-        assert file is not None and local is not None  # the rule has no other action for a file that is not there
+        if file is None or local is None:
+            raise AssertionError("the rule has no other action for a file that is not there")
         content_type = _content_type(hints, remote)
         pair.observe(Step.PUT)
         if action is Action.ADOPT and remote is not None:
@@ -183,13 +184,18 @@ class _Reconciliation:
                 patient=True,
                 sending=operation.sending,
             )
+        self._note(written)
         if version_of(file.fileno()) != local or pair.local.version(self.name) != local:
             # Somebody who goes around the storage wrote meanwhile. The stamp is that of before, so no reader takes
             # the object for the new version.
+            operation.settled = False
             raise _ChangedError
-        operation.settled = written.clean
 
-    def _fence(self, remote: ObjectInfo | None, *, known: bool) -> Condition:
+    def _note(self, written: Written) -> None:
+        self.clean = self.clean and written.clean
+        self.operation.settled = self.clean
+
+    def _fence(self, remote: ObjectInfo | None) -> Condition:
         """The condition under which S3 is as it was seen, where the server honours conditions."""
         if not self.pair.s3.honours_conditions:
             return ALWAYS

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
+from django_dualstorage.core.objects import Written
 from django_dualstorage.core.phases import Policy
 from django_dualstorage.core.stamp import Stamp, next_mtime_ns
 from django_dualstorage.core.steps import Step
@@ -132,24 +133,8 @@ def _put(
     create: bool,
 ) -> bool:
     """Write the object; whether S3 answered cleanly. An error is raised only in the phases that raise."""
-    patient = not policy.queues_s3_errors
     try:
-        condition = _name_must_be_free(pair, name, patient=patient) if create and policy.sees_s3_only_files else ALWAYS
-        pair.observe(Step.PUT)
-        written = pair.s3.put(
-            name,
-            staged.source,
-            stamp,
-            operation.id,
-            content_type=content_type,
-            condition=condition,
-            patient=patient,
-            sending=operation.sending,
-        )
-    except S3PreconditionError as error:
-        # After a retry it may be our own first attempt that is in the way: then only repair can tell.
-        operation.settled = not error.retried
-        raise NameTakenError(f"{name!r} exists already on S3") from error
+        return _put_object(pair, policy, operation, name, staged, stamp, content_type, create=create).clean
     except (S3Error, UnmovableError) as error:
         if not policy.queues_s3_errors:
             raise
@@ -159,18 +144,58 @@ def _put(
             "%s is saved on the disk; S3 has to wait for manage.py dualstorage_repair, because %s", name, error
         )
         return False
-    return written.clean
+
+
+def _put_object(
+    pair: Pair,
+    policy: Policy,
+    operation: Operation,
+    name: str,
+    staged: StagedFile,
+    stamp: Stamp,
+    content_type: str,
+    *,
+    create: bool,
+) -> Written:
+    """Write the object. Raises NameTakenError if only S3 has a file of that name, S3Error, UnmovableError."""
+    patient = not policy.queues_s3_errors
+
+    def put(condition: Condition) -> Written:
+        pair.observe(Step.PUT)
+        return pair.s3.put(
+            name,
+            staged.source,
+            stamp,
+            operation.id,
+            content_type=content_type,
+            condition=condition,
+            patient=patient,
+            sending=operation.sending,
+        )
+
+    if not create or not policy.sees_s3_only_files:
+        return put(ALWAYS)
+    try:
+        return put(_name_must_be_free(pair, name, patient=patient))
+    except S3PreconditionError as error:
+        # After a retry it may be our own first attempt that is in the way: then only repair can tell.
+        operation.settled = not error.retried
+        # An ended operation that left its hint left this object, too: to every reader the name is absent.
+        remains = policy.local_truth and pair.journal.dead_hints_of(name)
+        if error.retried or not remains:
+            raise NameTakenError(f"{name!r} exists already on S3") from error
+    return put(ALWAYS)
 
 
 def _name_must_be_free(pair: Pair, name: str, *, patient: bool) -> Condition:
     """How a create makes sure that it does not take the name of a file that only S3 has.
 
-    Where the server honours conditions the PUT itself asks; elsewhere a HEAD has to. Raises NameTakenError.
+    Where the server honours conditions the PUT itself asks; elsewhere a HEAD has to. Raises S3PreconditionError.
     """
     if pair.s3.honours_conditions:
         return Condition(absent=True)
     if pair.s3.head(name, patient=patient) is not None:
-        raise NameTakenError(f"{name!r} exists already on S3")
+        raise S3PreconditionError(f"{name!r} exists already on S3", status=412)
     return ALWAYS
 
 
@@ -194,7 +219,7 @@ def save_to_s3(
                 patient=True,
                 sending=nothing_to_note,
             )
-        except (S3PreconditionError, NameTakenError):
+        except S3PreconditionError:
             name = next_name(name)
         else:
             return name

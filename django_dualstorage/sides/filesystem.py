@@ -8,12 +8,15 @@ import shutil
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from django_dualstorage.core.names import staged_name
 from django_dualstorage.core.stamp import Stamp, next_mtime_ns
 from django_dualstorage.engine.objectstore import Source
 from django_dualstorage.exceptions import NameTakenError, UnmovableError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
@@ -91,7 +94,7 @@ class StagedFile:
         self._gone = True
         self._side.settle_folder(os.path.dirname(self._target))
 
-    def __enter__(self) -> StagedFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -224,11 +224,11 @@ class S3Side:
             key[len(prefix) :] for key in keys if key != prefix
         ]
 
-    def list(self, prefix: str) -> Iterator[tuple[str, ListedObject]]:
+    def list_all(self, prefix: str) -> Iterator[tuple[str, ListedObject]]:
         """Every object whose name begins with ``prefix``, with its name."""
         with self._guarded(patient=True) as live:
             location = live.configuration.location
-            for listed in live.store.list(key_of(prefix, location)):
+            for listed in live.store.list_all(key_of(prefix, location)):
                 name = name_of(listed.key, location)
                 if name is not None:
                     yield name, listed

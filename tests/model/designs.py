@@ -132,7 +132,7 @@ def swapped(program: Program, one: Step, other: Step) -> Program:
 
 def _require_order(program: Program) -> None:
     """Refuse a program that sends or commits what it has not prepared."""
-    if Step.STAGE not in program:
+    if not {Step.STAGE, Step.STAMP} & set(program):
         return  # the simplest designs are told without preparations
     for needed in (Step.STAGE, Step.STAMP):
         for use in (Step.PUT, Step.COMMIT):
@@ -218,7 +218,8 @@ J3: Final = _marked("J3 J2, removed by its creator only", Step.LOCK, Step.HINT, 
 J4: Final = replace(J3, name="J4 J3, distrusts retries, waits a grace period", distrusts_retries=True, waits_grace=True)
 O1: Final = Design(
     "O1 outbox row in the caller's transaction",
-    *(_around(program, Step.LOCK, Step.HINT) for program in _LOCAL_FIRST),
+    _around(_LOCAL_FIRST[0], Step.LOCK, Step.HINT),
+    _around(_LOCAL_FIRST[1], Step.LOCK, Step.HINT),
     ReadRule.MARKED,
     Journal.ROWS,
     backfill=_BLIND,

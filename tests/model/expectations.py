@@ -1,4 +1,4 @@
-"""What the search must find, for each design; the report and the tests both hold it."""
+"""What the search must find, for each design; the table and the tests both hold it."""
 
 from __future__ import annotations
 
@@ -7,30 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from django_dualstorage.core.steps import Step
-from tests.model.designs import (
-    BUILT,
-    J1,
-    J2,
-    J3,
-    J4,
-    LOCAL_FIRST,
-    M1,
-    M1_VERIFIED,
-    M4,
-    N1,
-    N2,
-    N3,
-    N4,
-    O1,
-    RECONCILE,
-    STRICT,
-    Design,
-    swapped,
-    without,
-)
+from tests.model import designs as known
+from tests.model.designs import BUILT, RECONCILE, STRICT, Design, ReadRule, swapped, without
 from tests.model.explore import Result
 from tests.model.monitors import Bad
-from tests.model.scenarios import CORE, MORE, EVERYTHING, Level, play_all
+from tests.model.scenarios import CORE, EVERYTHING, MORE, Level, Scenario, play_all
+
+_LEVELS: Final = tuple(Level)
 
 
 @dataclass(frozen=True)
@@ -39,50 +22,105 @@ class Expectation:
 
     design: Design
     #: None: it passes everything.
-    fails_from: Level | None
+    fails_from: Level | None = None
     kind: Bad = Bad.NOTHING
 
     def at(self, level: Level) -> Bad:
-        """What the search must find at least."""
-        levels = list(Level)
-        fails = self.fails_from is not None and levels.index(level) >= levels.index(self.fails_from)
-        return self.kind if fails else Bad.NOTHING
+        """What the search must find at least; NOTHING says that it must find nothing."""
+        if self.fails_from is None or _LEVELS.index(level) < _LEVELS.index(self.fails_from):
+            return Bad.NOTHING
+        return self.kind
 
     def check(self, level: Level, *, long: bool) -> Result:
-        """Search as far as is needed to see whether the expectation holds; for the long form, everywhere."""
-        # A design that must fail has shown all it has to once it has; one that must pass is searched to the end.
-        until = EVERYTHING if long or not self.at(level) else self.at(level)
-        return play_all(self.design, self._scenarios(level, long=long), level, until=until)
+        """Search until the expected failures are found; everything, where none is."""
+        return play_all(self.design, self._scenarios(level, long), level, until=self.at(level) or EVERYTHING)
 
     def holds(self, level: Level, result: Result) -> bool:
         """Whether ``result`` is what was expected."""
         expected = self.at(level)
         return result.bad & expected == expected if expected else not result.bad
 
-    def _scenarios(self, level: Level, *, long: bool) -> Iterator[Scenario]:
+    def _scenarios(self, level: Level, long: bool) -> Iterator[Scenario]:
         yield from CORE
-        if not self.at(level) and self.design.spares_s3_only and (long or level in (Level.QUIET, Level.KILLS)):
+        # Only what is built has to stand the rest; the short form leaves out the costly levels of it.
+        if self.design.spares_s3_only and (long or level in (Level.QUIET, Level.KILLS)):
             yield from MORE
 
 
-_MUST_FAIL_AT_ONCE: Final = Level.QUIET
-
-#: A raised delete of a file that only S3 has is a limit of its own, so the promise that a raised operation is void is
-#: searched in the scenarios where there is none.
 DESIGNS: Final = (
-    Expectation(N1, Level.QUIET, Bad.REG),
-    Expectation(N2, Level.QUIET, Bad.REG),
-    Expectation(N3, Level.QUIET, Bad.REG),
-    Expectation(N4, Level.QUIET, Bad.REG),
-    Expectation(J1, Level.QUIET, EVERYTHING),
-    Expectation(J2, Level.LATE, EVERYTHING),
-    Expectation(J3, Level.LATE, EVERYTHING),
-    Expectation(J4, None),
-    Expectation(O1, Level.QUIET, EVERYTHING),
-    Expectation(M1, Level.QUIET, Bad.CONV),
-    Expectation(M1_VERIFIED, None),
-    Expectation(M4, Level.QUIET, Bad.LIN),
-    Expectation(LOCAL_FIRST, Level.ERRORS, Bad.REG | Bad.LIN),
-    Expectation(BUILT, None),
-    Expectation(STRICT, None),
+    Expectation(known.N1, Level.QUIET, Bad.REG),
+    Expectation(known.N2, Level.QUIET, Bad.REG),
+    Expectation(known.N3, Level.QUIET, Bad.REG),
+    Expectation(known.N4, Level.QUIET, Bad.REG),
+    Expectation(known.J1, Level.QUIET, EVERYTHING),
+    Expectation(known.J2, Level.LATE, EVERYTHING),
+    Expectation(known.J3, Level.LATE, EVERYTHING),
+    Expectation(known.J4),
+    Expectation(known.O1, Level.QUIET, EVERYTHING),
+    Expectation(known.M1, Level.QUIET, Bad.CONV),
+    Expectation(known.M1_VERIFIED),
+    Expectation(known.M4, Level.QUIET, Bad.LIN),
+    Expectation(known.LOCAL_FIRST, Level.ERRORS, Bad.REG | Bad.LIN),
+    Expectation(BUILT),
+    Expectation(STRICT),
 )
+
+#: Orders that the code may choose between: neither matters.
+LIBERTIES: Final = (
+    Expectation(replace(BUILT, name="built, unlocks before it clears", unlocks_first=True)),
+    Expectation(replace(BUILT, name="built, second look at the hint first", hint_before_disk=True)),
+)
+
+_NO_LOCK: Final = RECONCILE.without(Step.LOCK)
+_NO_HINT: Final = RECONCILE.without(Step.HINT)
+
+#: The built design with one mistake in it.
+MUTANTS: Final = (
+    Expectation(
+        replace(STRICT, name="SAVE: COMMIT before PUT", save=swapped(STRICT.save, Step.PUT, Step.COMMIT)),
+        Level.ERRORS,
+        Bad.REG | Bad.LIN,
+    ),
+    Expectation(
+        replace(STRICT, name="DELETE: UNLINK before DELETE", delete=swapped(STRICT.delete, Step.DELETE, Step.UNLINK)),
+        Level.ERRORS,
+        Bad.REG | Bad.LIN,
+    ),
+    Expectation(
+        replace(BUILT, name="SAVE without LOCK", save=without(BUILT.save, Step.LOCK)), Level.QUIET, Bad.LIN | Bad.CONV
+    ),
+    Expectation(
+        replace(BUILT, name="DELETE without LOCK", delete=without(BUILT.delete, Step.LOCK)), Level.QUIET, Bad.REG
+    ),
+    Expectation(replace(BUILT, name="SAVE without HINT", save=without(BUILT.save, Step.HINT)), Level.KILLS, Bad.CONV),
+    Expectation(
+        replace(BUILT, name="DELETE without HINT", delete=without(BUILT.delete, Step.HINT)), Level.KILLS, Bad.CONV
+    ),
+    Expectation(
+        replace(BUILT, name="backfill and repair without LOCK", backfill=_NO_LOCK, repair=_NO_LOCK),
+        Level.QUIET,
+        EVERYTHING,
+    ),
+    Expectation(
+        replace(BUILT, name="backfill and repair without HINT", backfill=_NO_HINT, repair=_NO_HINT),
+        Level.LATE,
+        EVERYTHING,
+    ),
+    Expectation(replace(BUILT, name="a read without its second look", reads=ReadRule.ONE_LOOK), Level.QUIET, Bad.LIN),
+    Expectation(replace(BUILT, name="an SDK retry counts as clean", distrusts_retries=False), Level.LATE, EVERYTHING),
+    Expectation(replace(BUILT, name="repair without grace", waits_grace=False), Level.LATE, EVERYTHING),
+    Expectation(replace(BUILT, name="repair judges the grace at CLEAR", judges_late=True), Level.LATE, EVERYTHING),
+    Expectation(
+        replace(BUILT, name="repair drops hints after an unclean answer", trusts_itself=True), Level.ERRORS, Bad.CONV
+    ),
+    Expectation(
+        replace(BUILT, name="repair removes files that only S3 has", spares_s3_only=False), Level.KILLS, Bad.REG
+    ),
+)
+
+
+def check_mutant(mutant: Expectation) -> Result:
+    """Search where the mistake must show, until it does."""
+    level = mutant.fails_from
+    assert level is not None
+    return play_all(mutant.design, (*CORE, *MORE), level, until=mutant.kind)

@@ -116,9 +116,7 @@ class _Search:
         known = case.local if case.local != ABSENT else case.s3
         memory = self.memories.number(remember_nothing(known))
         start = tuple(self.places.number(process.start) for process in case.processes)
-        idle = tuple(
-            place if process.optional else -1 for process, place in zip(case.processes, start, strict=True)
-        )
+        idle = tuple(place if process.optional else -1 for process, place in zip(case.processes, start, strict=True))
         first = (world, memory, *start)
         self.came_from[first] = None
         todo = deque([first])
@@ -242,8 +240,7 @@ class _Search:
         ends = [(settle(self.case, world), "at the end, after repair")]
         if not self.case.design.waits_grace:
             ends += [
-                (land(ends[0][0], request), f"at the end, after repair, {request} lands")
-                for request in world.late
+                (land(ends[0][0], request), f"at the end, after repair, {request} lands") for request in world.late
             ]
         for end, label in ends:
             read = Event(What.GOT, -2, read_alone(self.case, end))

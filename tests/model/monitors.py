@@ -91,9 +91,7 @@ def hear(memory: Memory, event: Event) -> tuple[Memory, Bad]:
 
 def _begin_write(memory: Memory, operation: int, value: int) -> Memory:
     older = frozenset(write for write, _ in memory.current if write in memory.ended)
-    running = [
-        other._replace(context=other.context | {value}) if other.is_read else other for other in memory.running
-    ]
+    running = [other._replace(context=other.context | {value}) if other.is_read else other for other in memory.running]
     running.append(Running(operation, False, value, older))
     return memory._replace(current=memory.current | {(operation, value)}, running=tuple(sorted(running)))
 

@@ -82,7 +82,7 @@ class Operation(Process):
 
     def dirty(self, answer: Answer) -> bool:
         """Whether the object may still change, or did not change, after this answer."""
-        return not (answer is Answer.CLEAN or answer is Answer.RETRIED and not self.design.distrusts_retries)
+        return not (answer is Answer.CLEAN or (answer is Answer.RETRIED and not self.design.distrusts_retries))
 
     def close(self, world: World, *, clean: bool) -> World:
         """CLEAR: forget the hint if every answer was clean."""
@@ -131,9 +131,7 @@ class Mutator(Operation):
         if deferred:
             save, delete = design.save_deferred, design.delete_deferred
             self.name = f"deferred {self.name}"
-        self.program: Program = tuple(
-            step for step in (delete if value == ABSENT else save) if step not in _UNSEEN
-        )
+        self.program: Program = tuple(step for step in (delete if value == ABSENT else save) if step not in _UNSEEN)
 
     def moves(self, world: World, local: Local) -> Iterator[Move]:
         pc, dirty = local
@@ -227,7 +225,7 @@ class Reconciler(Operation):
         if not self.drains or not self.design.waits_grace:
             return False
         # After its look at the journal only a design that judges too late still asks.
-        return local[1] == self._UNDECIDED and not local[2] or self.design.judges_late
+        return (local[1] == self._UNDECIDED and not local[2]) or self.design.judges_late
 
     def moves(self, world: World, local: Local) -> Iterator[Move]:
         pc, way, seen, drop, value, dirty = local
@@ -334,7 +332,9 @@ class CautiousBackfill(Process):
             else:
                 yield Move(f"{self.name}: S3 lacks it", world, (1, ABSENT))
         elif step == 1:
-            yield Move(f"{self.name}: disk {shown(world.local)}", world, (2, world.local) if world.local >= 0 else ENDED)
+            yield Move(
+                f"{self.name}: disk {shown(world.local)}", world, (2, world.local) if world.local >= 0 else ENDED
+            )
         elif step in (2, 4):
             for outcome, after, _ in send(
                 world, self.number, value, late=self.faults.late, only_if_absent=step == 2 and self.design.creates_only

@@ -125,14 +125,18 @@ class Reader(Process):
             yield self._got(world, "nothing new", read, value)
         else:
             then = _AGAIN_HINT if disk else _AGAIN_DISK
-            yield Move(f"{self.name}: still no {'local file' if disk else 'hint'}", world, (read, then, value, restarts))
+            yield Move(
+                f"{self.name}: still no {'local file' if disk else 'hint'}", world, (read, then, value, restarts)
+            )
 
     def _is_marked(self, world: World) -> bool:
         # A row in somebody else's transaction is not visible before its commit.
         return bool(world.dead if self.design.journal is Journal.ROWS else world.hints)
 
     def _got(self, world: World, how: str, read: int, value: int) -> Move:
-        return self._next(world, f"{how} => {shown(value)}", Event(What.GOT, FIRST_READ + 10 * self.number + read, value))
+        return self._next(
+            world, f"{how} => {shown(value)}", Event(What.GOT, FIRST_READ + 10 * self.number + read, value)
+        )
 
     def _raised(self, world: World, read: int) -> Move:
         return self._next(world, "raises", Event(What.RAISED, FIRST_READ + 10 * self.number + read, ABSENT))

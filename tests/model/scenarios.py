@@ -129,6 +129,8 @@ MORE: Final = (
 def play(design: Design, scenario: Scenario, level: Level, *, until: Bad = EVERYTHING) -> Result:
     """Search one scenario in which every process has one design."""
     faults = level.faults
+    if scenario.local == ABSENT != scenario.s3:
+        design = replace(design, raising_is_void=False)  # a delete takes effect though it raised: see LIMITS
     processes = build([(design, role) for role in scenario.roles], faults)
     case = Case(design, processes, scenario.local, scenario.s3, faults, verifies=scenario.verifies)
     return search(case, until=until)
@@ -148,10 +150,10 @@ def play_all(design: Design, scenarios: Iterable[Scenario], level: Level, *, unt
 
 def _lacks(design: Design, role: Role) -> bool:
     return (
-        role is Role.SAVE_DEFERRED and not design.save_deferred
-        or role is Role.DELETE_DEFERRED and not design.delete_deferred
-        or role is Role.BACKFILL and design.backfill is None
-        or role is Role.REPAIR and design.repair is None
+        (role is Role.SAVE_DEFERRED and not design.save_deferred)
+        or (role is Role.DELETE_DEFERRED and not design.delete_deferred)
+        or (role is Role.BACKFILL and design.backfill is None)
+        or (role is Role.REPAIR and design.repair is None)
     )
 
 
@@ -207,17 +209,20 @@ def pairs_of_phases() -> Iterator[tuple[Phase, Phase]]:
             yield one, other
 
 
-def play_pair(
-    one: Phase, other: Phase, level: Level, *, repairs: bool = False, until: Bad = Bad.REG | Bad.LIN
-) -> Result:
+def stands_late_requests(one: Phase, other: Phase) -> bool:
+    """Whether a request that lands late can do no harm: where the disk is the truth. See LIMITS for the rest."""
+    return all(policy_of(phase).local_truth for phase in (one, other))
+
+
+def play_pair(one: Phase, other: Phase, level: Level, *, until: Bad = Bad.REG | Bad.LIN) -> Result:
     """Search what processes of two phases do to each other. Convergence is not asked: the phases differ in it."""
     designs = [design_of(one), design_of(other)]
-    if not all(policy_of(phase).local_truth for phase in (one, other)):
+    if not stands_late_requests(one, other):
         # A reader that asks S3 alone sees what a save wrote whose answer got lost, though the save raised.
         designs = [replace(design, raising_is_void=False) for design in designs]
     found = Result()
     for local, s3 in _FILES:
-        for meeting in (*_MEETINGS, *(_REPAIRS if repairs else ())):
+        for meeting in (*_MEETINGS, *(_REPAIRS if level is Level.LATE else ())):
             if any(_lacks(designs[side], role) for side, role in meeting):
                 continue
             roles = [*meeting, (_A, _R.READ), (_B, _R.READ)]

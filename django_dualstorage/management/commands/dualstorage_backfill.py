@@ -16,8 +16,8 @@ class Command(DualStorageCommand):
     """Parses, calls, prints."""
 
     help = (
-        "Copies to S3 every file of MEDIA_ROOT that it lacks, while the site serves traffic. Never touches local files, "
-        "never overwrites what the site writes meanwhile; run it again at any time."
+        "Copies to S3 every file of MEDIA_ROOT that it lacks, while the site serves traffic. Never touches local "
+        "files, never overwrites what the site writes meanwhile; run it again at any time."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
