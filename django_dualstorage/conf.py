@@ -94,33 +94,39 @@ OPTION_TYPES: Final[dict[str, tuple[type, ...]]] = {
 }
 
 
+#: Numbers that must be more than zero; the others may be zero, none may be less.
+_POSITIVE: Final = ("connect_timeout", "read_timeout", "breaker_failures")
+
+
 def resolve(given: dict[str, Any]) -> Options:
     """The options of a storage: those given, and the settings for the rest.
 
     Raises ConfigurationError for an unknown option or an unusable value, naming it.
     """
-    for name, value in given.items():
+    for name in given:
         if name not in OPTION_TYPES:
             raise ConfigurationError(
                 f"DualWriteStorage has no option {name!r}. Its options are {', '.join(sorted(OPTION_TYPES))}, and "
                 "those of FileSystemStorage; options of S3Storage belong under 's3'."
             )
-        if value is not None and not isinstance(value, OPTION_TYPES[name]):
-            wanted = " or ".join(kind.__name__ for kind in OPTION_TYPES[name])
-            raise ConfigurationError(f"The option {name!r} must be {wanted}, not {type(value).__name__}.")
+    _checked("s3", given.get("s3"), "The option 's3'")
+    _checked("alias", given.get("alias"), "The option 'alias'")
 
     def option(name: str) -> Any:
         found = given.get(name)
-        return setting(name.upper()) if found is None else found
+        if found is not None:
+            return _checked(name, found, f"The option {name!r}")
+        return _checked(name, setting(name.upper()), f"The setting DUALSTORAGE_{name.upper()}")
 
     phase = option("phase")
-    if option("s3_writes") not in S3_WRITES:
-        raise ConfigurationError(f"s3_writes is {value('s3_writes')!r}; it can be {' or '.join(S3_WRITES)}.")
+    s3_writes = option("s3_writes")
+    if s3_writes not in S3_WRITES:
+        raise ConfigurationError(f"s3_writes is {s3_writes!r}; it can be {' or '.join(S3_WRITES)}.")
     return Options(
         s3=given.get("s3") or {},
         provider=provider_named(option("provider")),
         phase=None if phase is None else parse_phase(phase),
-        deferred=option("s3_writes") == "deferred",
+        deferred=s3_writes == "deferred",
         read_repair=option("read_repair"),
         fsync=option("fsync"),
         timing=Timing(
@@ -132,3 +138,18 @@ def resolve(given: dict[str, Any]) -> Options:
         lock_timeout=option("lock_timeout"),
         grace=option("grace"),
     )
+
+
+def _checked(name: str, value: Any, what: str) -> Any:
+    if value is None and name in ("s3", "alias", "phase"):
+        return value
+    types = OPTION_TYPES[name]
+    # True is an int, but nobody's timeout.
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        wanted = " or ".join(kind.__name__ for kind in types)
+        raise ConfigurationError(f"{what} must be {wanted}, not {type(value).__name__}.")
+    if name in _POSITIVE and not value > 0:
+        raise ConfigurationError(f"{what} must be more than zero, not {value}.")
+    if int in types and not value >= 0:
+        raise ConfigurationError(f"{what} must not be negative, and is {value}.")
+    return value

@@ -8,25 +8,27 @@ them. If the folder is lost, repair is slower, never a read wrong.
 ``key``                keys the hash in the hints' file names, so that a web client cannot probe for names
 ``volume``             tells whether two processes share this folder
 ``hints/ab/HASH-ID``   the hint of operation ID on the name with that keyed hash
-``new/ID``             a hint being written
+``new/``               files of this folder that are being written
 ``locks/N``            see :mod:`django_dualstorage.locks`
 ``capabilities.json``  what a live probe found out about the server
 =====================  ==================================================================================
 
-A hint is ``flock``-ed as long as its operation lives, so liveness is exact even after ``kill -9``. Its modification
-time is when its last S3 mutation was sent, zero if none was: a signed request cannot land later than a grace period
-after that ("Authenticating Requests (AWS Signature Version 4)", Amazon S3 API Reference: 15 minutes).
+A hint is ``flock``-ed as long as its operation lives, so liveness is exact even after ``kill -9``. Each S3 mutation
+that is about to be sent adds a mark at its end, so that its modification time is when the last one was sent: a signed
+request cannot land later than a grace period after that ("Authenticating Requests (AWS Signature Version 4)", Amazon
+S3 API Reference: 15 minutes). An empty hint is one that is being written, or whose writer died before it did anything.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from hashlib import blake2b
@@ -38,6 +40,7 @@ from django_dualstorage.exceptions import JournalError
 
 DIR_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
+_SENT: Final = b"!"
 _ODD_NS: Final = 1_234_567_891_123_456_789
 
 
@@ -67,6 +70,17 @@ class HintRecord:
     #: The upload's own content type, where it brought one: repair must write the same.
     content_type: str = ""
 
+    def encoded(self) -> bytes:
+        """As it stands in the file: one line of JSON."""
+        fields = (self.op_id, self.kind.value, self.name, self.phase, self.began, self.pid, self.content_type)
+        return json.dumps(fields).encode("ascii") + b"\n"
+
+    @classmethod
+    def decoded(cls, content: bytes) -> HintRecord:
+        """Raises ValueError or TypeError for anything that :meth:`encoded` has not written."""
+        op_id, kind, *rest = json.loads(content.partition(b"\n")[0])
+        return cls(op_id, Kind(kind), *rest)
+
 
 class Hint:
     """The hint of an operation of this process. Locked until :meth:`clear` or :meth:`leave`."""
@@ -80,7 +94,7 @@ class Hint:
     def sending(self) -> None:
         """Note that an S3 mutation is about to be sent: from now on it may land late."""
         self.sent = True
-        os.utime(self._fd)
+        os.write(self._fd, _SENT)
 
     def clear(self) -> None:
         """Both sides answered cleanly, or nothing was changed: forget the operation."""
@@ -175,22 +189,31 @@ class Journal:
         op_id = secrets.token_hex(16)
         record = HintRecord(op_id, kind, name, phase, time.time(), os.getpid(), content_type)
         path = self._hint_path(name, op_id)
-        aside = os.path.join(self._new, op_id)
         with self._explained("write a hint into"):
-            fd = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+            fd = self._create_locked(path)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                os.write(fd, json.dumps(asdict(record)).encode("utf-8", "surrogateescape"))
-                os.utime(fd, ns=(0, 0))
-                try:
-                    os.rename(aside, path)
-                except FileNotFoundError:
-                    os.makedirs(os.path.dirname(path), DIR_MODE, exist_ok=True)
-                    os.rename(aside, path)
+                content = record.encoded()
+                if os.write(fd, content) != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except BaseException:
+                os.unlink(path)
                 os.close(fd)
                 raise
         return Hint(record, path, fd)
+
+    @staticmethod
+    def _create_locked(path: str) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        while True:
+            try:
+                fd = os.open(path, flags, FILE_MODE)
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(path), DIR_MODE, exist_ok=True)
+                continue
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                return fd
+            os.close(fd)  # between open and lock it looked forgotten, and a repair removed it
 
     # -- hints of everybody ----------------------------------------------------------------------------------------
 
@@ -219,7 +242,7 @@ class Journal:
             entries = os.listdir(folder)
         except FileNotFoundError:
             return []
-        found = [_read_if_dead(os.path.join(folder, entry)) for entry in entries if entry.startswith(prefix)]
+        found = [_read_if_dead(f"{folder}/{entry}") for entry in entries if entry.startswith(prefix)]
         return sorted((dead for dead in found if dead is not None), key=lambda dead: dead.record.began)
 
     def count(self) -> int:
@@ -244,8 +267,12 @@ class Journal:
         return swept
 
     def _hint_path(self, name: str, op_id: str) -> str:
-        digest = blake2b(os.fsencode(name), digest_size=16, key=self.key).hexdigest()
+        digest = self.hash_of(name)
         return f"{self._hints}/{digest[:2]}/{digest[2:]}-{op_id}"
+
+    def hash_of(self, name: str) -> str:
+        """The keyed hash of a name, 32 hex digits. Raises JournalError."""
+        return blake2b(os.fsencode(name), digest_size=16, key=self.key).hexdigest()
 
     def _all_hint_paths(self) -> Iterator[str]:
         for shard in self._entries(self._hints):
@@ -318,14 +345,16 @@ def _read_if_dead(path: str) -> DeadHint | None:
         if not status.st_nlink:
             return None
         content = os.read(fd, status.st_size)
+        if not content:
+            os.unlink(path)  # under its lock, which its writer, if there still is one, has to take first
+            return None
     finally:
         os.close(fd)
     try:
-        plain = json.loads(content.decode("utf-8", "surrogateescape"))
-        record = HintRecord(**{**plain, "kind": Kind(plain["kind"])})
-    except (ValueError, TypeError, KeyError) as error:
+        record = HintRecord.decoded(content)
+    except (ValueError, TypeError) as error:
         raise JournalError(
             f"The hint {path} is damaged ({error}). Move it out of the journal, then run "
             "manage.py dualstorage_backfill, which compares every file."
         ) from error
-    return DeadHint(record, path, status.st_mtime)
+    return DeadHint(record, path, status.st_mtime if content.endswith(_SENT) else 0)

@@ -11,13 +11,13 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import blake2b
 from typing import Final
 
 from django_dualstorage.exceptions import JournalError
 from django_dualstorage.journal import FILE_MODE, Journal
 
-STRIPES: Final = 4096
+#: Hex digits of a stripe's number: 4,096 stripes.
+STRIPE_DIGITS: Final = 3
 
 
 class NameLocks:
@@ -27,25 +27,32 @@ class NameLocks:
         self._journal = journal
         self._timeout = timeout
 
-    @contextmanager
-    def hold(self, name: str) -> Iterator[None]:
-        """Hold the lock of ``name``. Raises JournalError if another operation keeps it longer than the timeout.
+    def acquire(self, name: str) -> int:
+        """Take the lock of ``name``; returns what :func:`release` wants. The caller must release it in any case.
 
         The file is opened anew each time: a lock belongs to the open file, so threads that shared one descriptor
-        would all hold it at once, and so would a forked child.
+        would all hold it at once, and so would a forked child. Raises JournalError if another operation keeps it
+        longer than the timeout.
         """
-        digest = blake2b(os.fsencode(name), digest_size=4, key=self._journal.key).digest()
-        path = f"{self._journal.root}/locks/{int.from_bytes(digest, 'big') % STRIPES:03x}"
+        path = f"{self._journal.root}/locks/{self._journal.hash_of(name)[:STRIPE_DIGITS]}"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
-            self._acquire(fd, name)
+            self._wait(fd, name)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    @contextmanager
+    def hold(self, name: str) -> Iterator[None]:
+        """Hold the lock of ``name``; see :meth:`acquire`."""
+        fd = self.acquire(name)
+        try:
             yield
         finally:
-            # Closing would not do if a forked child had inherited the descriptor.
-            fcntl.flock(fd, fcntl.LOCK_UN)
-            os.close(fd)
+            release(fd)
 
-    def _acquire(self, fd: int, name: str) -> None:
+    def _wait(self, fd: int, name: str) -> None:
         deadline = time.monotonic() + self._timeout
         pause = 0.001
         while True:
@@ -62,3 +69,10 @@ class NameLocks:
                 pause = min(pause * 2, 0.05)
             else:
                 return
+
+
+def release(fd: int) -> None:
+    """Give a lock back."""
+    # Closing would not do if a forked child had inherited the descriptor.
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)

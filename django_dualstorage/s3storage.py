@@ -16,15 +16,7 @@ def build(options: dict[str, Any], provider: Provider) -> S3Storage:
 
     Raises ConfigurationError for a backend that is not an ``S3Storage``, ImproperlyConfigured as django-storages does.
     """
-    backend = S3Storage
-    if "BACKEND" in options:
-        backend = import_string(options["BACKEND"])
-        if not (isinstance(backend, type) and issubclass(backend, S3Storage)):
-            raise ConfigurationError(
-                f"{options['BACKEND']} in OPTIONS['s3'] is not a subclass of storages.backends.s3.S3Storage."
-            )
-        options = options.get("OPTIONS", {})
-    storage = backend(**options)
+    storage = as_configured(options)
     if storage.gzip:
         raise ConfigurationError(
             "gzip is on for the S3 side: it changes the bytes, so the two sides could never be equal. "
@@ -36,6 +28,19 @@ def build(options: dict[str, Any], provider: Provider) -> S3Storage:
         )
     _fill_in(storage, provider)
     return storage
+
+
+def as_configured(options: dict[str, Any]) -> S3Storage:
+    """The same as the site has written it, usable or not; for checks, which tell apart what is wrong with it."""
+    backend = S3Storage
+    if "BACKEND" in options:
+        backend = import_string(options["BACKEND"])
+        if not (isinstance(backend, type) and issubclass(backend, S3Storage)):
+            raise ConfigurationError(
+                f"{options['BACKEND']} in OPTIONS['s3'] is not a subclass of storages.backends.s3.S3Storage."
+            )
+        options = options.get("OPTIONS", {})
+    return backend(**options)
 
 
 def _fill_in(storage: Any, provider: Provider) -> None:

@@ -18,21 +18,12 @@ _WRONG_ETAG = '"00000000000000000000000000000000"'
 
 
 def probe(pair: Pair) -> bool:
-    """Whether the server refuses what it must refuse: a create over an object, a replace of another version.
+    """Whether the server refuses what it must refuse, as :func:`honours_conditions` finds.
 
-    Writes one small object under a random key and removes it. What was found is kept in the journal, so that every
-    process on this volume knows. Raises S3Error if the server cannot be used at all, JournalError.
+    What was found is kept in the journal, so that every process on this volume knows. Raises S3Error if the server
+    cannot be used at all, JournalError.
     """
-    store = pair.s3.store
-    key = key_of(f".dualstorage-probe-{secrets.token_hex(8)}", pair.s3.configuration.location)
-    with _small_source() as source:
-        store.put(key, source, {}, sending=_nothing)
-        try:
-            honours = _refuses(store, key, source, Condition(absent=True)) and _refuses(
-                store, key, source, Condition(etag=_WRONG_ETAG)
-            )
-        finally:
-            store.delete(key, ALWAYS, sending=_nothing)
+    honours = honours_conditions(pair)
     known = pair.journal.read_capabilities()
     known[pair.s3.identity] = {
         "conditions": honours,
@@ -40,6 +31,23 @@ def probe(pair: Pair) -> bool:
     }
     pair.journal.write_capabilities(known)
     return honours
+
+
+def honours_conditions(pair: Pair) -> bool:
+    """Whether the server refuses what it must refuse: a create over an object, a replace of another version.
+
+    Writes one small object under a random key and removes it; leaves no trace on the disk. Raises S3Error.
+    """
+    store = pair.s3.store
+    key = key_of(f".dualstorage-probe-{secrets.token_hex(8)}", pair.s3.configuration.location)
+    with _small_source() as source:
+        store.put(key, source, {}, sending=_nothing)
+        try:
+            return _refuses(store, key, source, Condition(absent=True)) and _refuses(
+                store, key, source, Condition(etag=_WRONG_ETAG)
+            )
+        finally:
+            store.delete(key, ALWAYS, sending=_nothing)
 
 
 def _refuses(store: ObjectStore, key: str, source: Source, condition: Condition) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from django_dualstorage.core.steps import Step
 from django_dualstorage.journal import Kind
+from django_dualstorage.locks import release
 from django_dualstorage.protocol.pair import Pair
 
 if TYPE_CHECKING:
@@ -35,24 +34,24 @@ class Operation:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._end()
+        self.end()
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> _Lock:
         """Hold the name's lock; the operation ends with it."""
-        self._pair.observe(Step.LOCK)
-        with self._pair.locks.hold(self._name):
-            try:
-                yield
-            finally:
-                self._end()
+        return _Lock(self)
 
     def sending(self) -> None:
         """An S3 mutation is about to leave: from now on it may have been carried out, or land late."""
         self.settled = False
         self._hint.sending()
 
-    def _end(self) -> None:
+    def acquire(self) -> int:
+        """Take the name's lock."""
+        self._pair.observe(Step.LOCK)
+        return self._pair.locks.acquire(self._name)
+
+    def end(self) -> None:
+        """Clear the hint if all is settled, else leave it for repair."""
         if self._ended:
             return
         self._ended = True
@@ -61,3 +60,19 @@ class Operation:
             self._hint.clear()
         else:
             self._hint.leave()
+
+
+class _Lock:
+    """The lock of an operation's name. A class: a generator would cost more than the lock."""
+
+    def __init__(self, operation: Operation) -> None:
+        self._operation = operation
+
+    def __enter__(self) -> None:
+        self._fd = self._operation.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self._operation.end()
+        finally:
+            release(self._fd)

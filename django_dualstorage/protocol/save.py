@@ -97,7 +97,8 @@ def _save_under_lock(
     if policy.local_truth and not overwrite and pair.local.exists(name):
         raise NameTakenError(f"{name!r} exists already")
     pair.observe(Step.STAMP)
-    stamp = staged.stamp(pair.local.version(name))
+    # What is created on the disk replaces nothing there.
+    stamp = staged.stamp(pair.local.version(name) if overwrite or not policy.local_truth else None)
     clean = not deferred and _put(
         pair, policy, operation, name, staged, stamp, content.content_type, create=not overwrite
     )

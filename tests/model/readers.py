@@ -28,8 +28,8 @@ class Reader(Process):
     """Reads ``times`` times. Stands at (which read, what is next, value, restarts)."""
 
     start = (0, _BEGIN, ABSENT, 0)
-    #: A read that has started over so often raises instead.
-    patience: Final = 3
+    #: A read that has started over so often asks the disk alone. The code has more patience; less finds more here.
+    patience: Final = 1
 
     def __init__(self, design: Design, number: int, faults: Faults, times: int) -> None:
         super().__init__(design, number, faults)
@@ -104,7 +104,7 @@ class Reader(Process):
             yield self._got(after, "GET 503, the open local file", read, value)
 
     def _fetch(self, world: World, read: int, restarts: int) -> Iterator[Move]:
-        if self.design.reads is ReadRule.ONE_LOOK:
+        if self.design.reads is ReadRule.ONE_LOOK or world.s3 == ABSENT:
             yield self._got(world, "GET", read, world.s3)
         else:
             first = _AGAIN_HINT if self.design.hint_before_disk else _AGAIN_DISK
@@ -116,10 +116,10 @@ class Reader(Process):
         read, todo, value, restarts = local
         disk = todo == _AGAIN_DISK
         if world.local != ABSENT if disk else self._is_marked(world):
+            found = f"{'local file' if disk else 'hint'} appeared"
             if restarts == self.patience:
-                yield self._raised(world, read)
+                yield Move(f"{self.name}: {found}, the disk must do", world, (read, _DISK, ABSENT, 0))
             else:
-                found = "local file appeared" if disk else "hint appeared"
                 yield Move(f"{self.name}: {found}, starts over", world, (read, _OVER, ABSENT, restarts + 1))
         elif disk is self.design.hint_before_disk:
             yield self._got(world, "nothing new", read, value)
