@@ -1,4 +1,4 @@
-"""``python -m benchmarks``"""
+"""Measures DualWriteStorage beside django-storages' S3Storage and Django's FileSystemStorage."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import argparse
 import json
 import platform
 import sys
-import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
 
-import benchmarks.site
+import django
+from django.core.management import call_command
+
 from benchmarks.cases import Result, against_s3, against_the_disk, with_s3_silent
+from benchmarks.site import Storages
 from tests.support.seaweed import SeaweedServer
 
 _WIDTH = 112
@@ -19,16 +21,17 @@ _WIDTH = 112
 
 def main() -> int:
     """Measure and print. Times never decide the exit code: a machine may be as busy as it likes."""
-    parser = argparse.ArgumentParser(prog="benchmarks", description=benchmarks.__doc__)
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=30, metavar="N", help="blocks of each call (default: 30)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     options = parser.parse_args()
     results = []
     if not options.json:
         _print_head()
-    with tempfile.TemporaryDirectory(prefix="dualstorage-bench-") as folder, SeaweedServer() as server:
-        benchmarks.site.set_up(folder)
-        for result in _measured(folder, server, options.rounds):
+    django.setup()
+    call_command("migrate", verbosity=0)
+    with SeaweedServer() as server:
+        for result in _measured(server, options.rounds):
             results.append(result)
             if not options.json:
                 print(_line(result), flush=True)
@@ -41,8 +44,8 @@ def main() -> int:
     return 0
 
 
-def _measured(folder: str, server: SeaweedServer, rounds: int) -> Iterator[Result]:
-    storages = benchmarks.site.Storages(folder, server)
+def _measured(server: SeaweedServer, rounds: int) -> Iterator[Result]:
+    storages = Storages(server)
     yield from against_s3(storages, server.endpoint_url, rounds)
     yield from against_the_disk(storages, rounds)
     yield from with_s3_silent(storages, server.endpoint_url, rounds)

@@ -1,17 +1,14 @@
-"""The smallest Django site that a storage in each phase can live in."""
+"""The storages that are compared, on one site and one server."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-import django
-from django.conf import settings
 from django.core.files.storage import FileSystemStorage
-from django.core.management import call_command
 from storages.backends.s3 import S3Storage
 
+from benchmarks.settings import FOLDER
 from django_dualstorage import records
 from django_dualstorage.core.phases import Phase
 from django_dualstorage.operations.probe import probe
@@ -19,25 +16,10 @@ from django_dualstorage.storage import DualWriteStorage
 from tests.support.seaweed import SeaweedServer
 
 
-def set_up(folder: str) -> None:
-    """Configure Django with a database in ``folder``: the phase is a row there, as on a real site."""
-    settings.configure(
-        SECRET_KEY="benchmarks",
-        USE_TZ=True,
-        INSTALLED_APPS=["django_dualstorage"],
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.path.join(folder, "db.sqlite3")}},
-        DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-        LOGGING={"version": 1, "loggers": {"django_dualstorage": {"level": "CRITICAL"}}},
-    )
-    django.setup()
-    call_command("migrate", verbosity=0)
-
-
 class Storages:
-    """The storages that are compared; each has a folder and a key prefix of its own."""
+    """Makes them; each has a folder and a key prefix of its own."""
 
-    def __init__(self, folder: str, server: SeaweedServer) -> None:
-        self._folder = folder
+    def __init__(self, server: SeaweedServer) -> None:
         self._server = server
         self._bucket = server.create_bucket()
         self._made = 0
@@ -64,7 +46,7 @@ class Storages:
     def _new_place(self) -> tuple[str, str]:
         self._made += 1
         alias = f"storage{self._made}"
-        location = Path(self._folder, "media", alias)
+        location = Path(FOLDER, "media", alias)
         location.mkdir(parents=True)
         return str(location), alias
 

@@ -33,7 +33,7 @@ from enum import Enum
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from django_dualstorage.core.names import JOURNAL_DIR
 from django_dualstorage.exceptions import JournalError
@@ -54,8 +54,7 @@ class Kind(str, Enum):
     READ = "read"
 
 
-@dataclass(frozen=True)
-class HintRecord:
+class HintRecord(NamedTuple):
     """What a hint says. Small on purpose: no credentials, no content."""
 
     op_id: str
@@ -72,8 +71,7 @@ class HintRecord:
 
     def encoded(self) -> bytes:
         """As it stands in the file: one line of JSON."""
-        fields = (self.op_id, self.kind.value, self.name, self.phase, self.began, self.pid, self.content_type)
-        return json.dumps(fields).encode("ascii") + b"\n"
+        return json.dumps(self).encode("ascii") + b"\n"
 
     @classmethod
     def decoded(cls, content: bytes) -> HintRecord:

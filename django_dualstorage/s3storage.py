@@ -34,7 +34,14 @@ def as_configured(options: dict[str, Any]) -> S3Storage:
     """The same as the site has written it, usable or not; for checks, which tell apart what is wrong with it."""
     backend = S3Storage
     if "BACKEND" in options:
-        backend = import_string(options["BACKEND"])
+        if unknown := sorted(map(str, options.keys() - {"BACKEND", "OPTIONS"})):
+            raise ConfigurationError(
+                f"OPTIONS['s3'] names a BACKEND, so {', '.join(unknown)} must be moved into its own OPTIONS."
+            )
+        try:
+            backend = import_string(options["BACKEND"])
+        except ImportError as error:
+            raise ConfigurationError(f"The BACKEND in OPTIONS['s3'] cannot be imported: {error}") from error
         if not (isinstance(backend, type) and issubclass(backend, S3Storage)):
             raise ConfigurationError(
                 f"{options['BACKEND']} in OPTIONS['s3'] is not a subclass of storages.backends.s3.S3Storage."

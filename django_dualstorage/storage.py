@@ -18,6 +18,7 @@ from django.conf import settings
 from django.core.exceptions import SuspiciousFileOperation
 from django.core.files import File
 from django.core.files.storage import FileSystemStorage
+from django.utils._os import safe_join
 from django.utils.module_loading import import_string
 from django.utils.timezone import make_naive
 
@@ -46,7 +47,7 @@ _WRITING = frozenset("wax+")
 
 @dataclass
 class _Naming:
-    """A name is being chosen for a save, which will find out by itself, atomically, whether S3 has it already."""
+    """A name is being chosen for a save, which finds out by itself, atomically, whether it is taken on either side."""
 
     max_length: int | None = None
     taken: set[str] = field(default_factory=set)
@@ -55,13 +56,17 @@ class _Naming:
 _naming: ContextVar[_Naming | None] = ContextVar("dualstorage_naming", default=None)
 
 
-@contextmanager
-def _choosing_names(naming: _Naming | None) -> Iterator[None]:
-    token = _naming.set(naming)
-    try:
-        yield
-    finally:
-        _naming.reset(token)
+class _choosing_names:  # noqa: N801  reads as a verb
+    """Within this block, names are chosen for a save (or not, with None). A class: a generator would cost more."""
+
+    def __init__(self, naming: _Naming | None) -> None:
+        self._chosen = naming
+
+    def __enter__(self) -> None:
+        self._token = _naming.set(self._chosen)
+
+    def __exit__(self, *error: object) -> None:
+        _naming.reset(self._token)
 
 
 class DualWriteStorage(FileSystemStorage):
@@ -162,11 +167,7 @@ class DualWriteStorage(FileSystemStorage):
 
         Raises SuspiciousFileOperation for a name outside it or one that belongs to this package.
         """
-        full = FileSystemStorage.path(self, name)
-        relative = full[len(self.root) :].lstrip("/")
-        if is_reserved(relative):
-            raise SuspiciousFileOperation(f"{name!r} belongs to django-dualstorage's own files.")
-        return relative
+        return _relative_name(self.root, name)
 
     def _new_pair(self) -> Pair:
         options = self.options
@@ -304,10 +305,7 @@ class DualWriteStorage(FileSystemStorage):
         naming = _naming.get()
         # A site that asks by a get_available_name of its own wants to know it all.
         if naming is not None and type(self).get_available_name is DualWriteStorage.get_available_name:
-            if relative in naming.taken:
-                return True
-            policy = self.policy
-            return not self._allow_overwrite and policy.local_truth and self.pair.local.exists(relative)
+            return relative in naming.taken
         return self._has(relative, self.policy)
 
     def _has(self, name: str, policy: Policy) -> bool:
@@ -453,6 +451,15 @@ class DualWriteStorage(FileSystemStorage):
         self, name: str, parameters: Mapping[str, Any] | None, expire: int | None, http_method: str | None
     ) -> str:
         return self.pair.s3.url(name, parameters, expire, http_method)
+
+
+@functools.lru_cache(maxsize=1024)
+def _relative_name(root: str, name: str) -> str:
+    # Nothing here asks the disk, and one save asks for the same name several times.
+    relative = safe_join(root, name)[len(root) :].lstrip("/")
+    if is_reserved(relative):
+        raise SuspiciousFileOperation(f"{name!r} belongs to django-dualstorage's own files.")
+    return relative
 
 
 @contextmanager

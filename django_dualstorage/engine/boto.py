@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import unquote
+from urllib.parse import unquote_plus
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -218,15 +218,15 @@ class BotoStore:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
         for page in self._pages(Prefix=prefix):
             for entry in page.get("Contents", ()):
-                yield ListedObject(unquote(entry["Key"]), entry["Size"], entry["ETag"])
+                yield ListedObject(unquote_plus(entry["Key"]), entry["Size"], entry["ETag"])
 
     def list_folder(self, prefix: str) -> tuple[list[str], list[str]]:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
         folders: list[str] = []
         keys: list[str] = []
         for page in self._pages(Prefix=prefix, Delimiter="/"):
-            folders += [unquote(entry["Prefix"]) for entry in page.get("CommonPrefixes", ())]
-            keys += [unquote(entry["Key"]) for entry in page.get("Contents", ())]
+            folders += [unquote_plus(entry["Prefix"]) for entry in page.get("CommonPrefixes", ())]
+            keys += [unquote_plus(entry["Key"]) for entry in page.get("Contents", ())]
         return folders, keys
 
     def _pages(self, **parameters: Any) -> Iterator[dict[str, Any]]:

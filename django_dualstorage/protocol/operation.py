@@ -40,6 +40,11 @@ class Operation:
         """Hold the name's lock; the operation ends with it."""
         return _Lock(self)
 
+    @property
+    def sent(self) -> bool:
+        """Whether an S3 mutation may have been carried out."""
+        return self._hint.sent
+
     def sending(self) -> None:
         """An S3 mutation is about to leave: from now on it may have been carried out, or land late."""
         self.settled = False

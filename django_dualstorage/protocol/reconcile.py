@@ -93,11 +93,15 @@ class _Reconciliation:
     def run(self, policy: Policy, *, missing_on_s3: bool, expected: bool) -> FileResult:
         self.pair.observe(Step.READ)
         hints = self.pair.journal.dead_hints_of(self.name)
-        if policy.local_truth:
-            result = self._disk_to_s3(hints, missing_on_s3=missing_on_s3, expected=expected)
-        else:
-            result = self._s3_to_disk()
-        waiting = self._forget(hints) if self.operation.settled else len(hints)
+        try:
+            if policy.local_truth:
+                result = self._disk_to_s3(hints, missing_on_s3=missing_on_s3, expected=expected)
+            else:
+                result = self._s3_to_disk()
+        except BaseException:
+            self._supersede(hints)
+            raise
+        waiting = self._forget(hints) if self.operation.settled else self._supersede(hints)
         return FileResult(
             result.name, result.outcome, result.size, result.detail, clean=self.operation.settled and not waiting
         )
@@ -114,6 +118,17 @@ class _Reconciliation:
             else:
                 self.pair.journal.forget(hint)
         return waiting
+
+    def _supersede(self, hints: list[DeadHint]) -> int:
+        """What this attempt sent went out later than what the attempts before it sent, so its own hint stands for
+        theirs: a repair that fails again and again must not fill the journal. Returns how many others stay.
+        """
+        if self.operation.settled:
+            return len(hints)
+        superseded = [hint for hint in hints if hint.record.kind is Kind.RECONCILE]
+        for hint in superseded:
+            self.pair.journal.forget(hint)
+        return len(hints) - len(superseded)
 
     # -- the disk is the truth -------------------------------------------------------------------------------------
 

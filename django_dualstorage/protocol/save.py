@@ -94,7 +94,8 @@ def _save_under_lock(
     overwrite: bool,
     deferred: bool,
 ) -> None:
-    if policy.local_truth and not overwrite and pair.local.exists(name):
+    # S3 must not get the bytes of a file whose name is taken; where it gets none, the commit itself finds out.
+    if policy.local_truth and not overwrite and not deferred and pair.local.exists(name):
         raise NameTakenError(f"{name!r} exists already")
     pair.observe(Step.STAMP)
     # What is created on the disk replaces nothing there.
@@ -108,7 +109,11 @@ def _save_under_lock(
     if overwrite or not policy.local_truth:
         staged.replace()
     else:
-        staged.create()
+        try:
+            staged.create()
+        except NameTakenError:
+            operation.settled = not operation.sent
+            raise
     operation.settled = clean
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 PHASES = ("filesystem", "mirror", "dual", "dual-strict", "s3-primary", "s3")
 
@@ -12,16 +13,18 @@ IO = "io"
 ABSENCE = "absence"
 #: Times other than that of the last change.
 TIMES = "times"
+#: Text is stored, as UTF-8. django-storages sends a checksum of something else; Django's memory keeps it as text.
+TEXT = "text"
 #: Content that has ``chunks()`` and no ``read()``. django-storages reads it.
 CHUNKS = "chunks"
 #: Files have paths.
 PATHS = "paths"
 #: Folders exist by themselves, be they empty.
 FOLDERS = "folders"
-#: ``delete("")`` is refused.
+#: The empty name is the whole storage: it exists and cannot be deleted.
 NAMELESS = "nameless"
 
-_OURS = frozenset({IO, ABSENCE, TIMES, CHUNKS, NAMELESS})
+_OURS = frozenset({IO, ABSENCE, TIMES, TEXT, CHUNKS, NAMELESS})
 
 
 @dataclass(frozen=True)
@@ -60,3 +63,10 @@ SUBJECTS = (
 def having(*features: str) -> list[Subject]:
     """The storages that have all of these."""
     return [subject for subject in SUBJECTS if subject.has.issuperset(features)]
+
+
+def content_of(storage: Any, name: str) -> bytes:
+    """All bytes of a file."""
+    with storage.open(name) as file:
+        data: bytes = file.read()
+        return data

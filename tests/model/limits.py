@@ -74,7 +74,7 @@ LIMITS: Final = (
         Bad.LIN,
     ),
     Limit(
-        "prune beside a save that has announced itself and waits for the lock",
+        "prune where the disk is the truth: the hint of the next save hides the file, which only S3 has now",
         "Prune only where S3 is the truth.",
         ((BUILT, Role.PRUNE), (BUILT, Role.SAVE), (BUILT, Role.READ)),
         Level.QUIET,

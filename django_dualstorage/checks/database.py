@@ -1,0 +1,95 @@
+"""What the tables say. Asked only with ``check --database``, as Django's own checks of databases are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from django.core.checks import CheckMessage
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError, connections
+from django.db.migrations.loader import MigrationLoader
+
+from django_dualstorage import records
+from django_dualstorage.checks.backends import Dual
+from django_dualstorage.checks.messages import message, told
+from django_dualstorage.conf import setting
+from django_dualstorage.core.phases import DEFAULT_PHASE, Phase, policy_of
+from django_dualstorage.exceptions import PhaseUnknownError
+
+_APP = "dualstorage"
+
+
+def missing_database() -> Iterator[CheckMessage]:
+    """DUALSTORAGE_DATABASE names no database. Asks none."""
+    if setting("DATABASE") not in connections:
+        yield message(
+            "dualstorage.E004",
+            "DUALSTORAGE_DATABASE",
+            f"There is no database {setting('DATABASE')!r} in DATABASES, so the phase cannot be read.",
+            f"Set it to one of {', '.join(map(repr, connections))}.",
+        )
+
+
+def recorded_state(duals: list[Dual], databases: Collection[str]) -> Iterator[CheckMessage]:
+    """Whether the tables are there, and what they say of each storage."""
+    alias = setting("DATABASE")
+    if not duals or alias not in databases:
+        return
+    try:
+        if _lacks_migrations(alias):
+            yield message(
+                "dualstorage.W023",
+                _APP,
+                f"The tables of django_dualstorage are not all in the database {alias!r}. Until they are, storages whose "
+                f"phase is not pinned are in phase {DEFAULT_PHASE}.",
+                f"Run manage.py migrate {_APP}" + ("." if alias == "default" else f" --database {alias}."),
+            )
+            return
+        for dual in duals:
+            yield from _state_of(dual)
+    except ImproperlyConfigured:
+        return  # a site without a database, where the phase is the default or pinned
+    except (DatabaseError, PhaseUnknownError) as error:
+        yield message(
+            "dualstorage.E024",
+            _APP,
+            f"The database {alias!r} does not tell the phase: {told(error, {})}",
+            "Mend it. A process that has never known the phase refuses to work, because a guess could lose files.",
+        )
+
+
+def _lacks_migrations(alias: str) -> bool:
+    connection = connections[alias]
+    loader = MigrationLoader(connection, ignore_no_initial=True)
+    if any(node not in loader.applied_migrations for node in loader.graph.leaf_nodes(_APP)):
+        return True
+    # The site may have switched our migrations off and made the tables in another way.
+    return not {records.STATE_TABLE, records.REPORT_TABLE} <= set(connection.introspection.table_names())
+
+
+def _state_of(dual: Dual) -> Iterator[CheckMessage]:
+    recorded = records.recorded_phase(dual.storage.alias)
+    pinned = dual.storage.options.phase
+    if pinned is not None and recorded is not None and pinned is not recorded:
+        yield message(
+            "dualstorage.W026",
+            dual.where,
+            f"The phase is pinned to {pinned}, but the database says that the site is in {recorded}.",
+            "Take the pin (phase in OPTIONS, DUALSTORAGE_PHASE, or USE_S3=0) out and let manage.py dualstorage_cutover or "
+            "dualstorage_rollback go there step by step: a leap hides files that only one side has.",
+        )
+    yield from _volumes(dual, pinned or recorded or DEFAULT_PHASE)
+
+
+def _volumes(dual: Dual, phase: Phase) -> Iterator[CheckMessage]:
+    volumes = records.separate_volumes(dual.storage.alias)
+    if len(volumes) > 1 and policy_of(phase).local_truth:
+        shown = "; ".join(f"{volume}: {', '.join(sorted(hosts))}" for volume, hosts in sorted(volumes.items()))
+        yield message(
+            "dualstorage.E025",
+            dual.where,
+            f"In phase {phase} the disk is the truth, but the processes of the last hour have {len(volumes)} separate "
+            f"disks ({shown}).",
+            "Mount one volume at MEDIA_ROOT of all of them. Processes that have ended count for an hour; if it is "
+            "mended already, --skip-checks lets a command through.",
+        )

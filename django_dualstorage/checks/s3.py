@@ -1,0 +1,242 @@
+"""The S3 side, as far as can be told without sending a request."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from botocore.exceptions import BotoCoreError
+from botocore.session import Session
+from django.conf import settings
+from django.core.checks import CheckMessage
+from storages.backends.s3 import S3Storage
+
+from django_dualstorage import s3storage
+from django_dualstorage.checks.backends import Dual
+from django_dualstorage.checks.messages import message, told
+
+#: Where the client library finds credentials besides, without asking anybody.
+_OTHER_SOURCES: Final = (
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+)
+_IN_PROFILE: Final = frozenset(
+    {
+        "aws_access_key_id",
+        "credential_process",
+        "login_session",
+        "role_arn",
+        "sso_session",
+        "sso_start_url",
+        "web_identity_token_file",
+    }
+)
+_OLD_SIGNATURES: Final = frozenset({"s3", "s3-query", "v2"})
+_ENDPOINTS: Final = {
+    "digitaloceanspaces.com": "digitalocean",
+    "r2.cloudflarestorage.com": "r2",
+    "backblazeb2.com": "b2",
+}
+
+
+def s3_problems(dual: Dual) -> list[CheckMessage]:
+    """What is wrong with the S3 side. Nothing, if there is none and the phase is pinned to one that needs none."""
+    try:
+        s3 = s3storage.as_configured(dual.storage.options.s3)
+        if not s3.bucket_name and not dual.may_use_s3:
+            return []
+        found = [
+            *_bucket(dual, s3),
+            *_credentials(dual, s3),
+            *_acl(dual, s3),
+            *_gzip(dual, s3),
+            *_overwrite(dual, s3),
+            *_signature(dual, s3),
+            *_endpoint(dual, s3),
+        ]
+        if s3.bucket_name and not s3.gzip:
+            s3storage.build(dual.storage.options.s3, dual.storage.options.provider)
+    except Exception as error:  # a site's subclass of S3Storage may raise anything
+        found = [
+            message(
+                "dualstorage.E005",
+                dual.where,
+                f"The S3 side cannot be configured: {told(error, dual.options)}",
+                "Correct OPTIONS['s3'] or the AWS_ setting of django-storages that is named.",
+            )
+        ]
+    if dual.pinned is not None and dual.must_use_s3 and any(problem.is_serious() for problem in found):
+        found.append(
+            message(
+                "dualstorage.E015",
+                dual.where,
+                f"The phase is pinned to {dual.pinned.phase}, in which no file can be read without S3, and S3 cannot be "
+                "used as it is configured.",
+                "Correct what the other messages name. Pinning an earlier phase instead would hide the files that only "
+                "S3 has; manage.py dualstorage_rollback brings them home first.",
+            )
+        )
+    return found
+
+
+def _bucket(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
+    if not s3.bucket_name:
+        yield message(
+            "dualstorage.E006",
+            dual.where,
+            "No bucket is configured.",
+            "Set AWS_STORAGE_BUCKET_NAME, or bucket_name in OPTIONS['s3']. To stay on the disk alone for now, set "
+            "DUALSTORAGE_PHASE = 'filesystem'.",
+        )
+
+
+def _credentials(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
+    try:
+        profile = Session(profile=s3.session_profile).get_scoped_config()
+    except BotoCoreError as error:
+        yield message(
+            "dualstorage.E009",
+            dual.where,
+            f"The AWS profile cannot be used: {told(error, dual.options)}",
+            "Correct AWS_PROFILE or AWS_S3_SESSION_PROFILE, or add the profile to the file of the user that runs "
+            "Django. The client library refuses to start otherwise, even if keys are configured.",
+        )
+        return
+    given = (s3.access_key, s3.secret_key)
+    environment = (os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY"))
+    if any(given) != all(given) or (s3.security_token and not any(given)):
+        yield _half(dual, *given)
+    elif any(given) or _makes_own_session(s3):
+        return
+    elif not s3.session_profile and any(environment):
+        if not all(environment):
+            yield _half(dual, *environment)
+    elif not _IN_PROFILE & profile.keys() and not any(os.environ.get(name) for name in _OTHER_SOURCES):
+        yield message(
+            "dualstorage.W008",
+            dual.where,
+            "No S3 credentials are configured: no keys in OPTIONS, settings or environment, no profile, no container "
+            "role. The client library will ask the machine's instance role at the first request.",
+            "Fine on a machine with such a role. Elsewhere set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+        )
+
+
+def _half(dual: Dual, access_key: Any, secret_key: Any) -> CheckMessage:
+    lacking = [
+        name for name, value in (("the access key id", access_key), ("the secret access key", secret_key)) if not value
+    ]
+    return message(
+        "dualstorage.E007",
+        dual.where,
+        f"The S3 credentials are given by half: {' and '.join(lacking)} is missing.",
+        "Set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN only with temporary ones), or "
+        "none of them.",
+    )
+
+
+def _makes_own_session(s3: S3Storage) -> bool:
+    return type(s3)._create_session is not S3Storage._create_session
+
+
+def _acl(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
+    acl = s3.get_object_parameters("").get("ACL") or s3.default_acl
+    provider = dual.storage.options.provider
+    if acl and provider.refuses_acl:
+        yield message(
+            "dualstorage.W010",
+            dual.where,
+            f"Objects are to be written with the ACL {acl!r}. New buckets (BucketOwnerEnforced) refuse ACL headers, and "
+            f"then every upload to {provider.name} fails.",
+            "Remove AWS_DEFAULT_ACL or default_acl: without one an object is private. Who may read is the bucket "
+            "policy's business.",
+        )
+
+
+def _gzip(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
+    if s3.gzip:
+        yield message(
+            "dualstorage.E011",
+            dual.where,
+            "gzip is on for the S3 side: it changes the bytes, so the two sides could never be equal.",
+            "Remove AWS_IS_GZIPPED or the option gzip and let the CDN or the web server compress.",
+        )
+
+
+def _overwrite(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
+    if _is_set(dual, s3, "file_overwrite", "AWS_S3_FILE_OVERWRITE") and (
+        bool(s3.file_overwrite) != dual.storage.overwrites
+    ):
+        yield message(
+            "dualstorage.W012",
+            dual.where,
+            f"file_overwrite is {bool(s3.file_overwrite)} for the S3 side and is ignored: the two sides must choose the "
+            f"same name, and that follows allow_overwrite, which is {dual.storage.overwrites}.",
+            "Remove AWS_S3_FILE_OVERWRITE or file_overwrite, and say what you mean with allow_overwrite in OPTIONS of "
+            "DualWriteStorage.",
+        )
+
+
+def _is_set(dual: Dual, s3: S3Storage, option: str, setting: str) -> bool:
+    given: Mapping[str, Any] = dual.storage.options.s3
+    given = given.get("OPTIONS", {}) if "BACKEND" in given else given
+    return option in given or hasattr(settings, setting) or hasattr(type(s3), option)
+
+
+def _signature(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
+    version = s3.client_config.signature_version
+    if version in _OLD_SIGNATURES:
+        yield message(
+            "dualstorage.W013",
+            dual.where,
+            f"Requests are to be signed with {version!r}, which newer regions and most S3 services refuse.",
+            "Remove AWS_S3_SIGNATURE_VERSION or signature_version; s3v4 is the default here.",
+        )
+
+
+def _endpoint(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
+    if not s3.endpoint_url:
+        return
+    parts = urlsplit(s3.endpoint_url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("endpoint_url must be a URL that begins with https:// or http://")
+    provider = dual.storage.options.provider.name
+    for host, fitting in _ENDPOINTS.items():
+        if f".{parts.hostname}".endswith(f".{host}") and provider != fitting:
+            yield message(
+                "dualstorage.W014",
+                dual.where,
+                f"The endpoint {parts.hostname} belongs to the provider {fitting!r}, but {provider!r} is configured.",
+                f"Set DUALSTORAGE_PROVIDER = {fitting!r}, or provider in OPTIONS: services differ in the checksums and "
+                "ACLs that they take.",
+            )
+
+
+def shared_prefixes(duals: list[Dual]) -> list[CheckMessage]:
+    """Two storages on one prefix would each take the other's objects for strangers."""
+    places = [(dual, place) for dual in duals if (place := _place(dual)) is not None]
+    return [
+        message(
+            "dualstorage.E022",
+            two.where,
+            f"It shares the bucket {bucket} with {one.where}, and their prefixes {one_prefix!r} and {two_prefix!r} lie in "
+            "each other.",
+            "Give each storage a location of its own in OPTIONS['s3'] (not one inside the other), or a bucket.",
+        )
+        for (one, (*one_bucket, one_prefix)), (two, (*bucket_of_two, two_prefix)) in combinations(places, 2)
+        for bucket in bucket_of_two[1:]
+        if one_bucket == bucket_of_two and (one_prefix.startswith(two_prefix) or two_prefix.startswith(one_prefix))
+    ]
+
+
+def _place(dual: Dual) -> tuple[str | None, str, str] | None:
+    """Endpoint, bucket, and prefix with a slash at its end."""
+    try:
+        s3 = s3storage.build(dual.storage.options.s3, dual.storage.options.provider)
+    except Exception:  # s3_problems() says so
+        return None
+    prefix = s3.location.strip("/")
+    return s3.endpoint_url, s3.bucket_name, f"{prefix}/" if prefix else ""

@@ -1,0 +1,70 @@
+"""One MEDIA_ROOT and one bucket prefix with a breakable wire between, and storages on them in any phase.
+
+Kept for a whole module: a client costs more than most tests. Each test takes names of its own and leaves the two sides
+equal.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from pathlib import Path
+from typing import Any
+
+from django_dualstorage.storage import DualWriteStorage
+from tests.support.proxy import FaultProxy
+from tests.support.seaweed import SeaweedServer
+
+#: Far longer than any answer that does come takes, on any machine.
+PATIENT = 30.0
+#: For a wire that is known to be silent.
+IMPATIENT = 0.2
+
+
+class Lab:
+    """Makes storages, each configuration once."""
+
+    def __init__(self, seaweed: SeaweedServer, bucket: str, root: Path, wire: FaultProxy) -> None:
+        self.wire = wire
+        self.root = root
+        self._names = itertools.count()
+        self._storages: dict[tuple[object, ...], DualWriteStorage] = {}
+        self._s3 = {
+            "bucket_name": bucket,
+            "location": f"t-{uuid.uuid4().hex[:12]}",
+            "endpoint_url": wire.endpoint_url,
+            "access_key": seaweed.access_key,
+            "secret_key": seaweed.secret_key,
+            "region_name": "us-east-1",
+        }
+
+    def name(self) -> str:
+        """A name that no other test has."""
+        return f"{next(self._names)}/a.txt"
+
+    def storage(self, phase: str, *, patience: float = PATIENT, **options: Any) -> DualWriteStorage:
+        """A storage whose breaker never opens unless told otherwise."""
+        wanted = {
+            "provider": "seaweedfs",
+            "connect_timeout": PATIENT,
+            "read_timeout": patience,
+            "breaker_failures": 1_000_000,
+            **options,
+        }
+        known = (phase, *sorted(wanted.items()))
+        if known not in self._storages:
+            self._storages[known] = DualWriteStorage(self.root, "/media/", phase=phase, s3=self._s3, **wanted)
+        return self._storages[known]
+
+
+def seen(storage: DualWriteStorage, name: str) -> bytes | None:
+    """What a reader gets; None if it is told that there is no such file. The other questions must agree."""
+    try:
+        with storage.open(name) as file:
+            content: bytes = file.read()
+    except FileNotFoundError:
+        assert not storage.exists(name)
+        return None
+    assert storage.exists(name)
+    assert storage.size(name) == len(content)
+    return content
