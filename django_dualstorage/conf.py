@@ -148,8 +148,13 @@ def _checked(name: str, value: Any, what: str) -> Any:
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         wanted = " or ".join(kind.__name__ for kind in types)
         raise ConfigurationError(f"{what} must be {wanted}, not {type(value).__name__}.")
-    if name in _POSITIVE and not value > 0:
-        raise ConfigurationError(f"{what} must be more than zero, not {value}.")
-    if int in types and not value >= 0:
-        raise ConfigurationError(f"{what} must not be negative, and is {value}.")
+    if int in types:
+        _check_number(name, value, what)
     return value
+
+
+def _check_number(name: str, number: Any, what: str) -> None:
+    if name in _POSITIVE and not number > 0:
+        raise ConfigurationError(f"{what} must be more than zero, not {number}.")
+    if not number >= 0:
+        raise ConfigurationError(f"{what} must not be negative, and is {number}.")

@@ -16,7 +16,8 @@ them. If the folder is lost, repair is slower, never a read wrong.
 A hint is ``flock``-ed as long as its operation lives, so liveness is exact even after ``kill -9``. Each S3 mutation
 that is about to be sent adds a mark at its end, so that its modification time is when the last one was sent: a signed
 request cannot land later than a grace period after that ("Authenticating Requests (AWS Signature Version 4)", Amazon
-S3 API Reference: 15 minutes). An empty hint is one that is being written, or whose writer died before it did anything.
+S3 API Reference: 15 minutes). A hint without its end of line is being written, or its writer died before it did
+anything.
 """
 
 from __future__ import annotations
@@ -224,6 +225,18 @@ class Journal:
             return False
         return any(entry.startswith(prefix) for entry in entries)
 
+    def hints_of(self, name: str) -> list[HintRecord]:
+        """The hints of ``name``, of living and of ended operations. One that is being written counts as none yet:
+        its operation has done nothing.
+        """
+        folder, prefix = os.path.split(self._hint_path(name, ""))
+        try:
+            entries = os.listdir(folder)
+        except FileNotFoundError:
+            return []
+        found = (_read(f"{folder}/{entry}") for entry in entries if entry.startswith(prefix))
+        return [record for record in found if record is not None]
+
     def names_with_dead_hints(self) -> Iterator[str]:
         """Each name that repair has to look at, once."""
         seen: set[str] = set()
@@ -343,16 +356,32 @@ def _read_if_dead(path: str) -> DeadHint | None:
         if not status.st_nlink:
             return None
         content = os.read(fd, status.st_size)
-        if not content:
+        if not _is_written(content):
             os.unlink(path)  # under its lock, which its writer, if there still is one, has to take first
             return None
     finally:
         os.close(fd)
+    return DeadHint(_decoded(content, path), path, status.st_mtime if content.endswith(_SENT) else 0)
+
+
+def _read(path: str) -> HintRecord | None:
+    """What the hint at ``path`` says; None if it is gone or not written yet."""
     try:
-        record = HintRecord.decoded(content)
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        return None
+    return _decoded(content, path) if _is_written(content) else None
+
+
+def _is_written(content: bytes) -> bool:
+    return b"\n" in content
+
+
+def _decoded(content: bytes, path: str) -> HintRecord:
+    try:
+        return HintRecord.decoded(content)
     except (ValueError, TypeError) as error:
         raise JournalError(
             f"The hint {path} is damaged ({error}). Move it out of the journal, then run "
             "manage.py dualstorage_backfill, which compares every file."
         ) from error
-    return DeadHint(record, path, status.st_mtime if content.endswith(_SENT) else 0)

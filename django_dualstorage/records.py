@@ -226,6 +226,17 @@ def set_certified(alias: str, *, complete: bool, phase: Phase, volume_id: str) -
     state.save(using=setting("DATABASE"), update_fields=("certified_at", "volume_id"))
 
 
+def recorded_phase(alias: str) -> Phase | None:
+    """The phase in the database whatever is pinned, None if there is no row yet. Raises PhaseUnknownError."""
+    from django_dualstorage.models import StorageState
+
+    found = StorageState.objects.using(setting("DATABASE")).filter(alias=alias).values_list("phase", flat=True).first()
+    try:
+        return None if found is None else parse_phase(found)
+    except ConfigurationError as error:
+        raise PhaseUnknownError(f"The row of {alias!r} in {STATE_TABLE} cannot be understood: {error}") from error
+
+
 def separate_volumes(alias: str) -> dict[str, set[str]]:
     """The hosts by volume id, of the processes seen within the last hour. More than one entry is a split site."""
     from django_dualstorage.models import ProcessReport

@@ -27,8 +27,8 @@ from django_dualstorage.core.names import is_reserved, staged_name
 from django_dualstorage.core.objects import ObjectInfo
 from django_dualstorage.core.phases import Policy, Reads, policy_of
 from django_dualstorage.engine.objectstore import Source
-from django_dualstorage.exceptions import S3Error, UnmovableError
-from django_dualstorage.files import WritingFile, reading, scratch_file
+from django_dualstorage.exceptions import NotOnDiskError, S3Error, UnmovableError
+from django_dualstorage.files import Opened, StoredFile, for_reading, for_writing, scratch_file
 from django_dualstorage.journal import Journal
 from django_dualstorage.locks import NameLocks
 from django_dualstorage.protocol.delete import delete
@@ -195,41 +195,50 @@ class DualWriteStorage(FileSystemStorage):
     # -- open ------------------------------------------------------------------------------------------------------
 
     def _open(self, name: str, mode: str = "rb") -> File[Any]:
-        relative = self.relative_name(name)
+        return StoredFile(mode, functools.partial(self._opened, self.relative_name(name)))
+
+    def _opened(self, name: str, mode: str) -> Opened:
         policy = self.policy
         if _WRITING & set(mode):
-            return self._open_for_writing(relative, mode, policy)
-        raw = open_raw(self.pair, policy, relative)
-        reopen = functools.partial(self._open, relative)
-        return reading(raw, self.pair.local.path(relative), relative, mode, reopen)
+            return self._opened_for_writing(name, mode, policy)
+        return for_reading(open_raw(self.pair, policy, name), self.pair.local.path(name), name, mode)
 
-    def _open_for_writing(self, name: str, mode: str, policy: Policy) -> File[Any]:
+    def _opened_for_writing(self, name: str, mode: str, policy: Policy) -> Opened:
         path = self.pair.local.path(name)
-        exists = self._has(name, policy)
-        if exists and "x" in mode:
+        create = "x" in mode
+        if create and self._has(name, policy):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-        if not exists and "r" in mode:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        beginning: IO[bytes] | None = None
-        if exists and not {"w", "x"} & set(mode):
-            beginning = self._open(name, "rb")
-        folder = os.path.dirname(path)
-        try:
-            scratch, scratch_path = scratch_file(
-                folder if policy.writes_local else settings.FILE_UPLOAD_TEMP_DIR,
-                staged_name(secrets.token_hex(16)) if policy.writes_local else None,
-                mode,
-                beginning,
-            )
-        finally:
-            if beginning is not None:
-                beginning.close()
-        shown = path if policy.local_truth else name
+        folder, basename = settings.FILE_UPLOAD_TEMP_DIR, None
+        if policy.writes_local:
+            folder, basename = os.path.dirname(path), staged_name(secrets.token_hex(16))
+        with self._beginning(name, mode) as beginning:
+            if policy.writes_local:
+                self.pair.local.make_folder(folder)
+            scratch, scratch_path = scratch_file(folder, basename, mode, beginning)
 
         def save_written(written: str) -> None:
-            self._store(self.policy, name, Content((), path=written), overwrite="x" not in mode, max_length=None)
+            content = Content((), path=written)
+            self._store(self.policy, name, content, overwrite=not create, max_length=None, exactly=True)
 
-        return WritingFile(scratch, scratch_path, shown, mode, save_written)
+        return for_writing(scratch, scratch_path, path if policy.local_truth else name, save_written)
+
+    @contextmanager
+    def _beginning(self, name: str, mode: str) -> Iterator[IO[bytes] | None]:
+        """What a file that is opened for writing begins with: the present version, where the mode keeps it."""
+        if {"w", "x"} & set(mode):
+            yield None
+            return
+        try:
+            present = self._open(name)
+        except NotOnDiskError:
+            raise  # S3 may have it, and what is appended to nothing would replace it
+        except FileNotFoundError:
+            if "r" in mode:
+                raise
+            yield None
+            return
+        with present:
+            yield present
 
     # -- save ------------------------------------------------------------------------------------------------------
 
@@ -253,10 +262,21 @@ class DualWriteStorage(FileSystemStorage):
                 max_length=naming.max_length,
             )
 
-    def _store(self, policy: Policy, name: str, content: Content, *, overwrite: bool, max_length: int | None) -> str:
+    def _store(
+        self,
+        policy: Policy,
+        name: str,
+        content: Content,
+        *,
+        overwrite: bool,
+        max_length: int | None,
+        exactly: bool = False,
+    ) -> str:
         taken: set[str] = set()
 
         def next_name(name: str) -> str:
+            if exactly:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
             taken.add(name)
             with _choosing_names(_Naming(max_length, taken)):
                 return self.relative_name(self.get_available_name(name, max_length=max_length))
@@ -316,7 +336,7 @@ class DualWriteStorage(FileSystemStorage):
                 return self.pair.s3.head(name, patient=True) is not None
             if self.pair.local.exists(name) or policy.reads is Reads.LOCAL:
                 return self.pair.local.exists(name)
-            return stat_s3_only(self.pair, name) is not None
+            return stat_s3_only(self.pair, name) is not None or self.pair.local.exists(name)
         except UnmovableError:
             return False
         except S3Error:
@@ -364,9 +384,9 @@ class DualWriteStorage(FileSystemStorage):
             try:
                 return of_path(path)
             except FileNotFoundError:
-                if policy.reads is Reads.LOCAL or (info := stat_s3_only(self.pair, name)) is None:
-                    raise
-                return of_object(info)
+                info = None if policy.reads is Reads.LOCAL else stat_s3_only(self.pair, name)
+            # Not on S3 either, or come to the disk meanwhile.
+            return of_path(path) if info is None else of_object(info)
         if not name and of_root is not None:
             return of_root
         found = self.pair.s3.head(name, patient=True)
@@ -406,12 +426,15 @@ class DualWriteStorage(FileSystemStorage):
         except (S3Error, UnmovableError):
             self.pair.counters["read.unknown"] += 1
             return [], []
-        journal = self.pair.journal
         return [name for name in folders if name not in local], [
             name
             for name in files
-            if name not in local and not is_reserved(below + name) and not journal.has_hint(below + name)
+            if name not in local and not is_reserved(below + name) and self._is_file_of_s3(below + name)
         ]
+
+    def _is_file_of_s3(self, name: str) -> bool:
+        """Whether a listed object without a local file is a file, not what an operation has left."""
+        return not self.pair.journal.has_hint(name) or self._has(name, self.policy)
 
     def path(self, name: str) -> str:
         """The file's absolute path, as long as the disk is the truth. Raises NotImplementedError after that."""

@@ -11,7 +11,7 @@ from django.core.checks import CheckMessage
 from django.core.files.storage import storages
 from django.utils.module_loading import import_string
 
-from django_dualstorage.checks.messages import message, told
+from django_dualstorage.checks.messages import attempted, message, told
 from django_dualstorage.core.phases import Policy, policy_of
 from django_dualstorage.storage import DualWriteStorage
 
@@ -61,25 +61,21 @@ def dual_storages() -> Iterator[Dual]:
     """Every storage of this package in STORAGES that can be built."""
     for alias, backend, options in _dual_backends():
         if not _misused(alias, backend):
-            try:
-                storage = storages[alias]
-            except Exception:  # noqa: S112  unusable_storages() says so
-                continue
-            assert isinstance(storage, DualWriteStorage)
-            yield Dual(alias, storage, options)
+            storage = attempted(storages.__getitem__, alias)
+            if isinstance(storage, DualWriteStorage):  # unusable_storages() tells of the others
+                yield Dual(alias, storage, options)
 
 
 def unusable_storages() -> Iterator[CheckMessage]:
     """Options that are unknown or cannot be used."""
     for alias, backend, options in _dual_backends():
         if not _misused(alias, backend):
-            try:
-                storages[alias]
-            except Exception as error:  # a site's subclass may raise anything
+            storage = attempted(storages.__getitem__, alias)
+            if isinstance(storage, Exception):
                 yield message(
                     "dualstorage.E001",
                     where(alias),
-                    f"The storage cannot be built: {told(error, options)}",
+                    f"The storage cannot be built: {told(storage, options)}",
                     "Correct its OPTIONS or the DUALSTORAGE_ setting that is named.",
                 )
 
@@ -87,12 +83,13 @@ def unusable_storages() -> Iterator[CheckMessage]:
 def misused_backends() -> Iterator[CheckMessage]:
     """Static files. Their storages read and write a manifest, which must not depend on the phase of a migration."""
     for alias, backend, _ in _dual_backends():
-        if issubclass(backend, HashedFilesMixin):
+        if HashedFilesMixin in backend.__mro__:
             yield message(
                 "dualstorage.E002",
                 where(alias),
                 f"{backend.__name__} mixes DualWriteStorage with a storage for static files with hashed names.",
-                "Take ManifestFilesMixin out of it: uploads have no manifest. Static files need a storage of their own.",
+                "Take ManifestFilesMixin out of it: uploads have no manifest. Static files need a storage of "
+                "their own.",
             )
         elif alias == "staticfiles":
             yield message(
@@ -106,11 +103,12 @@ def misused_backends() -> Iterator[CheckMessage]:
 
 def _misused(alias: str, backend: type[DualWriteStorage]) -> bool:
     """Such a storage is not even built: one with a manifest reads it there and then."""
-    return alias == "staticfiles" or issubclass(backend, HashedFilesMixin)
+    return alias == "staticfiles" or HashedFilesMixin in backend.__mro__
 
 
 def _dual_backends() -> Iterator[tuple[str, type[DualWriteStorage], Mapping[str, Any]]]:
-    for alias, entry in storages.backends.items():
+    entries: dict[str, Any] = dict(storages.backends)
+    for alias, entry in entries.items():
         backend = entry.get("BACKEND")
         if isinstance(backend, str):
             try:

@@ -40,8 +40,8 @@ def recorded_state(duals: list[Dual], databases: Collection[str]) -> Iterator[Ch
             yield message(
                 "dualstorage.W023",
                 _APP,
-                f"The tables of django_dualstorage are not all in the database {alias!r}. Until they are, storages whose "
-                f"phase is not pinned are in phase {DEFAULT_PHASE}.",
+                f"The tables of django_dualstorage are not all in the database {alias!r}. Until they are, storages "
+                f"whose phase is not pinned are in phase {DEFAULT_PHASE}.",
                 f"Run manage.py migrate {_APP}" + ("." if alias == "default" else f" --database {alias}."),
             )
             return
@@ -60,7 +60,7 @@ def recorded_state(duals: list[Dual], databases: Collection[str]) -> Iterator[Ch
 
 def _lacks_migrations(alias: str) -> bool:
     connection = connections[alias]
-    loader = MigrationLoader(connection, ignore_no_initial=True)
+    loader = MigrationLoader(connection)
     if any(node not in loader.applied_migrations for node in loader.graph.leaf_nodes(_APP)):
         return True
     # The site may have switched our migrations off and made the tables in another way.
@@ -75,8 +75,8 @@ def _state_of(dual: Dual) -> Iterator[CheckMessage]:
             "dualstorage.W026",
             dual.where,
             f"The phase is pinned to {pinned}, but the database says that the site is in {recorded}.",
-            "Take the pin (phase in OPTIONS, DUALSTORAGE_PHASE, or USE_S3=0) out and let manage.py dualstorage_cutover or "
-            "dualstorage_rollback go there step by step: a leap hides files that only one side has.",
+            "Take the pin (phase in OPTIONS, DUALSTORAGE_PHASE, or USE_S3=0) out and let manage.py dualstorage_cutover "
+            "or dualstorage_rollback go there step by step: a leap hides files that only one side has.",
         )
     yield from _volumes(dual, pinned or recorded or DEFAULT_PHASE)
 

@@ -11,8 +11,8 @@ from typing import Final
 from django.core.checks import CheckMessage
 
 from django_dualstorage.checks.backends import Dual
-from django_dualstorage.checks.messages import message, told
-from django_dualstorage.checks.s3 import s3_problems
+from django_dualstorage.checks.messages import attempted, message, told
+from django_dualstorage.checks.s3 import is_left_out, s3_problems
 from django_dualstorage.core.stamp import Stamp, next_mtime_ns
 from django_dualstorage.engine.objectstore import Source
 from django_dualstorage.exceptions import S3Error, S3TransientError
@@ -21,7 +21,9 @@ from django_dualstorage.sides.s3 import S3Side
 
 _CONTENT: Final = b"django-dualstorage check"
 
-_KEYS: Final = "The service does not know these keys: compare AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the endpoint."
+_KEYS: Final = (
+    "The service does not know these keys: compare AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the endpoint."
+)
 _REGION: Final = "Set AWS_S3_REGION_NAME to the bucket's own region."
 _NEXT_STEPS: Final = {
     "NoSuchBucket": "Create the bucket, or correct AWS_STORAGE_BUCKET_NAME, the region or the endpoint.",
@@ -29,8 +31,8 @@ _NEXT_STEPS: Final = {
     "SignatureDoesNotMatch": _KEYS,
     "ExpiredToken": "The temporary credentials have expired: renew them.",
     "NoCredentialsError": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role.",
-    "AccessDenied": "Allow s3:PutObject, s3:GetObject and s3:DeleteObject on the bucket's objects, and s3:ListBucket on "
-    "the bucket.",
+    "AccessDenied": "Allow s3:PutObject, s3:GetObject and s3:DeleteObject on the bucket's objects, and s3:ListBucket "
+    "on the bucket.",
     "AccessControlListNotSupported": "Remove AWS_DEFAULT_ACL or default_acl: this bucket takes no ACL.",
     "RequestTimeTooSkewed": "Set this machine's clock; signatures hold for minutes.",
     "PermanentRedirect": _REGION,
@@ -41,30 +43,31 @@ _NEXT_STEPS: Final = {
 
 def live_problems(dual: Dual) -> Iterator[CheckMessage]:
     """Write, read and remove one small object, unless what is configured cannot work anyway or is not there."""
-    if not dual.storage.options.s3 and not dual.may_use_s3 and not _has_bucket(dual):
+    if is_left_out(dual) or any(problem.is_serious() for problem in s3_problems(dual)):
         return
-    if any(problem.is_serious() for problem in s3_problems(dual)):
-        return
-    s3 = dual.storage.pair.s3
-    try:
-        _round_trip(s3)
-        honoured = honours_conditions(dual.storage.pair)
-    except Exception as error:  # the client library's own for a configuration it cannot use, a site's session's
+    # Besides S3Error: the client library's own for a configuration that it cannot use, those of a site's session.
+    honoured = attempted(_tried, dual)
+    if isinstance(honoured, Exception):
         yield message(
             "dualstorage.E027",
             dual.where,
-            f"S3 cannot be used: {told(error, dual.options)}",
-            _next_step(error),
+            f"S3 cannot be used: {told(honoured, dual.options)}",
+            _next_step(honoured),
         )
-        return
-    if not honoured:
+    elif not honoured:
         yield message(
             "dualstorage.W028",
             dual.where,
             "The S3 server ignores conditional requests (If-None-Match, If-Match).",
-            "The migration works without: stamps keep readers right. But a request that lands late may undo a newer one "
-            "until repair has looked, so run manage.py dualstorage_repair often.",
+            "The migration works without: stamps keep readers right. But a request that lands late may undo a newer "
+            "one until repair has looked, so run manage.py dualstorage_repair often.",
         )
+
+
+def _tried(dual: Dual) -> bool:
+    """Whether conditions are honoured. Raises S3Error and others."""
+    _round_trip(dual.storage.pair.s3)
+    return honours_conditions(dual.storage.pair)
 
 
 def _round_trip(s3: S3Side) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.core.checks import ERROR, WARNING, CheckMessage
 
 from django_dualstorage.redaction import is_secret
+
+T = TypeVar("T")
 
 #: Shorter texts are in every sentence; nobody's key is that short.
 _SHORTEST_SECRET = 4
@@ -21,6 +23,14 @@ def message(check_id: str, where: str, text: str, hint: str) -> CheckMessage:
     """A message of one of this package's checks; the level is the letter in its id."""
     level = ERROR if check_id.rpartition(".")[2].startswith("E") else WARNING
     return CheckMessage(level, text, hint=f"{hint} See docs: checks, {check_id}", obj=where, id=check_id)
+
+
+def attempted(call: Callable[..., T], *arguments: Any) -> T | Exception:
+    """What ``call`` returns or raises: a site's own storages may raise anything, and a check must say so instead."""
+    try:
+        return call(*arguments)
+    except Exception as error:  # noqa: BLE001  see above
+        return error
 
 
 def told(error: Exception, options: Mapping[str, Any]) -> str:
@@ -36,7 +46,7 @@ def _secrets(options: Mapping[str, Any]) -> set[str]:
     environment = {_as_option(name): value for name, value in os.environ.items() if name.startswith("AWS_")}
     return {
         text
-        for source in (options, site, environment)
+        for source in (options, site, environment, settings.DATABASES)
         for text in _texts(source, secret=False)
         if len(text) >= _SHORTEST_SECRET
     }

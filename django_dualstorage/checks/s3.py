@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ from storages.backends.s3 import S3Storage
 
 from django_dualstorage import s3storage
 from django_dualstorage.checks.backends import Dual
-from django_dualstorage.checks.messages import message, told
+from django_dualstorage.checks.messages import attempted, message, told
 
 #: Where the client library finds credentials besides, without asking anybody.
 _OTHER_SOURCES: Final = (
@@ -45,27 +46,15 @@ _ENDPOINTS: Final = {
 
 def s3_problems(dual: Dual) -> list[CheckMessage]:
     """What is wrong with the S3 side. Nothing, if there is none and the phase is pinned to one that needs none."""
-    try:
-        s3 = s3storage.as_configured(dual.storage.options.s3)
-        if not s3.bucket_name and not dual.may_use_s3:
-            return []
-        found = [
-            *_bucket(dual, s3),
-            *_credentials(dual, s3),
-            *_acl(dual, s3),
-            *_gzip(dual, s3),
-            *_overwrite(dual, s3),
-            *_signature(dual, s3),
-            *_endpoint(dual, s3),
-        ]
-        if s3.bucket_name and not s3.gzip:
-            s3storage.build(dual.storage.options.s3, dual.storage.options.provider)
-    except Exception as error:  # a site's subclass of S3Storage may raise anything
+    if is_left_out(dual):
+        return []
+    found = attempted(_problems, dual)
+    if isinstance(found, Exception):
         found = [
             message(
                 "dualstorage.E005",
                 dual.where,
-                f"The S3 side cannot be configured: {told(error, dual.options)}",
+                f"The S3 side cannot be configured: {told(found, dual.options)}",
                 "Correct OPTIONS['s3'] or the AWS_ setting of django-storages that is named.",
             )
         ]
@@ -74,13 +63,32 @@ def s3_problems(dual: Dual) -> list[CheckMessage]:
             message(
                 "dualstorage.E015",
                 dual.where,
-                f"The phase is pinned to {dual.pinned.phase}, in which no file can be read without S3, and S3 cannot be "
-                "used as it is configured.",
+                f"The phase is pinned to {dual.pinned.phase}, in which no file can be read without S3, and S3 cannot "
+                "be used as it is configured.",
                 "Correct what the other messages name. Pinning an earlier phase instead would hide the files that only "
                 "S3 has; manage.py dualstorage_rollback brings them home first.",
             )
         )
     return found
+
+
+def is_left_out(dual: Dual) -> bool:
+    """Whether S3 is neither configured nor asked."""
+    s3 = attempted(s3storage.as_configured, dual.storage.options.s3)
+    return not dual.may_use_s3 and isinstance(s3, S3Storage) and not s3.bucket_name
+
+
+def _problems(dual: Dual) -> list[CheckMessage]:
+    s3 = s3storage.as_configured(dual.storage.options.s3)
+    checks = (_bucket, _credentials, _acl, _gzip, _overwrite, _signature, _endpoint)
+    found = [problem for check in checks for problem in check(dual, s3)]
+    if s3.bucket_name and not s3.gzip:
+        _built(dual)
+    return found
+
+
+def _built(dual: Dual) -> S3Storage:
+    return s3storage.build(dual.storage.options.s3, dual.storage.options.provider)
 
 
 def _bucket(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
@@ -149,8 +157,8 @@ def _acl(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
         yield message(
             "dualstorage.W010",
             dual.where,
-            f"Objects are to be written with the ACL {acl!r}. New buckets (BucketOwnerEnforced) refuse ACL headers, and "
-            f"then every upload to {provider.name} fails.",
+            f"Objects are to be written with the ACL {acl!r}. New buckets (BucketOwnerEnforced) refuse ACL headers, "
+            f"and then every upload to {provider.name} fails.",
             "Remove AWS_DEFAULT_ACL or default_acl: without one an object is private. Who may read is the bucket "
             "policy's business.",
         )
@@ -168,13 +176,13 @@ def _gzip(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
 
 def _overwrite(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
     if _is_set(dual, s3, "file_overwrite", "AWS_S3_FILE_OVERWRITE") and (
-        bool(s3.file_overwrite) != dual.storage.overwrites
+        bool(s3.file_overwrite) != dual.storage._allow_overwrite
     ):
         yield message(
             "dualstorage.W012",
             dual.where,
-            f"file_overwrite is {bool(s3.file_overwrite)} for the S3 side and is ignored: the two sides must choose the "
-            f"same name, and that follows allow_overwrite, which is {dual.storage.overwrites}.",
+            f"file_overwrite is {bool(s3.file_overwrite)} for the S3 side and is ignored: the two sides must choose "
+            f"the same name, and that follows allow_overwrite, which is {dual.storage._allow_overwrite}.",
             "Remove AWS_S3_FILE_OVERWRITE or file_overwrite, and say what you mean with allow_overwrite in OPTIONS of "
             "DualWriteStorage.",
         )
@@ -215,28 +223,40 @@ def _endpoint(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
             )
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a storage keeps its objects."""
+
+    dual: Dual
+    endpoint: str | None
+    bucket: str
+    #: With a slash at its end, so that one begins with the other only if it lies in it.
+    prefix: str
+
+    def overlaps(self, other: _Place) -> bool:
+        return (self.endpoint, self.bucket) == (other.endpoint, other.bucket) and (
+            self.prefix.startswith(other.prefix) or other.prefix.startswith(self.prefix)
+        )
+
+
 def shared_prefixes(duals: list[Dual]) -> list[CheckMessage]:
     """Two storages on one prefix would each take the other's objects for strangers."""
-    places = [(dual, place) for dual in duals if (place := _place(dual)) is not None]
     return [
         message(
             "dualstorage.E022",
-            two.where,
-            f"It shares the bucket {bucket} with {one.where}, and their prefixes {one_prefix!r} and {two_prefix!r} lie in "
-            "each other.",
-            "Give each storage a location of its own in OPTIONS['s3'] (not one inside the other), or a bucket.",
+            two.dual.where,
+            f"It shares the bucket {two.bucket} with {one.dual.where}, and their prefixes {two.prefix!r} and "
+            f"{one.prefix!r} lie in each other.",
+            "Give each storage a location of its own in OPTIONS['s3'], not one inside the other, or another bucket.",
         )
-        for (one, (*one_bucket, one_prefix)), (two, (*bucket_of_two, two_prefix)) in combinations(places, 2)
-        for bucket in bucket_of_two[1:]
-        if one_bucket == bucket_of_two and (one_prefix.startswith(two_prefix) or two_prefix.startswith(one_prefix))
+        for one, two in combinations(_places(duals), 2)
+        if one.overlaps(two)
     ]
 
 
-def _place(dual: Dual) -> tuple[str | None, str, str] | None:
-    """Endpoint, bucket, and prefix with a slash at its end."""
-    try:
-        s3 = s3storage.build(dual.storage.options.s3, dual.storage.options.provider)
-    except Exception:  # s3_problems() says so
-        return None
-    prefix = s3.location.strip("/")
-    return s3.endpoint_url, s3.bucket_name, f"{prefix}/" if prefix else ""
+def _places(duals: list[Dual]) -> Iterator[_Place]:
+    for dual in duals:
+        s3 = attempted(_built, dual)
+        if isinstance(s3, S3Storage):  # s3_problems() tells of the others
+            prefix = s3.location.strip("/")
+            yield _Place(dual, s3.endpoint_url, s3.bucket_name, f"{prefix}/" if prefix else "")

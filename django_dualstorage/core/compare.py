@@ -23,6 +23,15 @@ class Action(str, Enum):
     DELETE = "delete"
 
 
+def is_remnant(remote: ObjectInfo, *, deleted: bool, own_ops: Collection[str]) -> bool:
+    """Whether an object without a local file is what operations on a file that is gone have left, so that the name
+    counts as absent; otherwise it is a file that only S3 has.
+
+    ``deleted``: one of the name's hints is that of a delete. ``own_ops``: the operations that have a hint.
+    """
+    return deleted or remote.op_id in own_ops
+
+
 def reconcile_action(
     local: Stamp | None, remote: ObjectInfo | None, *, deleted: bool = False, own_ops: Collection[str] = ()
 ) -> Action:
@@ -43,7 +52,7 @@ def reconcile_action(
     ======================  ================  ==============================================  =========
     """
     if local is None:
-        if remote is not None and (deleted or remote.op_id in own_ops):
+        if remote is not None and is_remnant(remote, deleted=deleted, own_ops=own_ops):
             return Action.DELETE
         return Action.NOTHING
     if remote is None:

@@ -15,9 +15,9 @@ _STAGED_SUFFIX: Final = ".dualstorage-tmp"
 MAX_KEY_BYTES: Final = 1023
 
 
-def staged_name(op_id: str) -> str:
+def staged_name(op_id: str, purpose: str = "") -> str:
     """The file name under which operation ``op_id`` writes before it commits."""
-    return f"{_STAGED_PREFIX}{op_id}{_STAGED_SUFFIX}"
+    return f"{_STAGED_PREFIX}{op_id}{purpose}{_STAGED_SUFFIX}"
 
 
 def is_staged(basename: str) -> bool:

@@ -42,6 +42,23 @@ DELETE: Final = (Step.HINT, Step.LOCK, Step.DELETE, Step.UNLINK, Step.CLEAR)
 RECONCILE_PUT: Final = (Step.HINT, Step.LOCK, Step.READ, Step.PUT, Step.CLEAR)
 RECONCILE_DELETE: Final = (Step.HINT, Step.LOCK, Step.READ, Step.DELETE, Step.CLEAR)
 RECONCILE_NOTHING: Final = (Step.HINT, Step.LOCK, Step.READ, Step.CLEAR)
+# Where S3 is the truth: the disk gets what S3 has, or a file that S3 lacks is moved aside.
+RECONCILE_HOME: Final = (Step.HINT, Step.LOCK, Step.READ, Step.COMMIT, Step.CLEAR)
+RECONCILE_QUARANTINE: Final = (Step.HINT, Step.LOCK, Step.READ, Step.UNLINK, Step.CLEAR)
+# A file that only S3 has, in the phases where the disk is the truth: an overwrite finds it in the way (its first PUT
+# is refused), brings it home, and goes on as any overwrite; a delete that may fail brings it home first.
+SAVE_OVER_S3_ONLY: Final = (
+    Step.HINT,
+    Step.STAGE,
+    Step.LOCK,
+    Step.STAMP,
+    Step.PUT,
+    Step.COMMIT,
+    Step.PUT,
+    Step.COMMIT,
+    Step.CLEAR,
+)
+DELETE_STRICT_S3_ONLY: Final = (Step.HINT, Step.LOCK, Step.COMMIT, Step.DELETE, Step.UNLINK, Step.CLEAR)
 # Phases that write one side only.
 SAVE_LOCAL: Final = (Step.STAGE, Step.STAMP, Step.COMMIT)
 DELETE_LOCAL: Final = (Step.UNLINK,)

@@ -8,9 +8,9 @@ from django_dualstorage.core.phases import Policy
 from django_dualstorage.core.steps import Step
 from django_dualstorage.exceptions import S3Error, UnmovableError
 from django_dualstorage.journal import Kind
-from django_dualstorage.protocol.operation import Operation
+from django_dualstorage.protocol.home import bring_home_if_only_on_s3
+from django_dualstorage.protocol.operation import Operation, nothing_to_note
 from django_dualstorage.protocol.pair import Pair
-from django_dualstorage.protocol.save import nothing_to_note
 
 logger = logging.getLogger("django_dualstorage.delete")
 
@@ -29,6 +29,8 @@ def delete(pair: Pair, policy: Policy, name: str, *, deferred: bool = False) -> 
         pair.local.unlink(name)
         return
     with Operation(pair, Kind.DELETE, name, phase=policy.phase.value) as operation, operation.lock():
+        if policy.local_truth and not policy.queues_s3_errors and not pair.local.exists(name):
+            bring_home_if_only_on_s3(pair, name, operation.id)
         clean = False
         if not (deferred and policy.queues_s3_errors):
             pair.observe(Step.DELETE)

@@ -6,8 +6,10 @@ import errno
 import io
 import logging
 import os
+import time
 from typing import BinaryIO
 
+from django_dualstorage.core.compare import is_remnant
 from django_dualstorage.core.objects import ObjectInfo
 from django_dualstorage.core.phases import Policy, Reads
 from django_dualstorage.core.stamp import Stamp
@@ -19,7 +21,7 @@ from django_dualstorage.exceptions import (
     S3NotFoundError,
     UnmovableError,
 )
-from django_dualstorage.journal import Kind
+from django_dualstorage.journal import HintRecord, Kind
 from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.protocol.streams import CertifiedStream, S3Stream
 
@@ -37,7 +39,10 @@ def open_raw(pair: Pair, policy: Policy, name: str) -> BinaryIO | io.RawIOBase:
     as the disk gives it.
     """
     if policy.reads is Reads.S3:
-        return _s3_stream(pair, name, pair.s3.get(name, patient=True))
+        try:
+            return _s3_stream(pair, name, pair.s3.get(name, patient=True))
+        except UnmovableError:
+            raise _absent(pair, name) from None
     if policy.reads is Reads.LOCAL:
         return pair.local.open(name)[0]
     for _ in range(_LOOKS):
@@ -54,24 +59,34 @@ def open_raw(pair: Pair, policy: Policy, name: str) -> BinaryIO | io.RawIOBase:
 
 
 def stat_s3_only(pair: Pair, name: str) -> ObjectInfo | None:
-    """What S3 says of a file that the disk lacks; None if it counts as absent, or came to the disk meanwhile.
+    """What S3 says of a file that the disk lacks; None if it counts as absent, or has come to the disk meanwhile.
 
     Raises NotOnDiskError if S3 cannot be asked.
     """
-    if pair.journal.has_hint(name):
-        return None
-    try:
-        info = pair.s3.head(name, patient=False)
-    except UnmovableError:
-        return None
-    except S3Error as error:
-        raise _unknown(pair, name, error) from error
-    return None if _second_look_says_no(pair, name) else info
+    for _ in range(_LOOKS):
+        began = time.monotonic()
+        if _being_deleted(pair.journal.hints_of(name)):
+            return None
+        try:
+            info = pair.s3.head(name, patient=False)
+        except UnmovableError:
+            return None
+        except S3Error as error:
+            raise _unknown(pair, name, error) from error
+        if info is None or pair.local.exists(name):
+            return None
+        if time.monotonic() - began < pair.grace / 2:
+            return None if _is_remnant(pair, name, info) else info
+    return None
 
 
 def _open_s3_only(pair: Pair, name: str) -> Body | None:
-    """The object of a file that the disk lacks; None to start over. A hint means that the name counts as absent."""
-    if pair.journal.has_hint(name):
+    """The object of a file that the disk lacks; None to start over.
+
+    Raises FileNotFoundError if the name counts as absent, NotOnDiskError if S3 cannot be asked.
+    """
+    began = time.monotonic()
+    if _being_deleted(pair.journal.hints_of(name)):
         raise _absent(pair, name)
     try:
         body = pair.s3.get(name, patient=False)
@@ -79,16 +94,24 @@ def _open_s3_only(pair: Pair, name: str) -> Body | None:
         raise _absent(pair, name) from None
     except S3Error as error:
         raise _unknown(pair, name, error) from error
-    if _second_look_says_no(pair, name):
-        # Between the first look and S3's answer a create or a delete may have come: what we hold may be the remains
-        # of either. Only the disk can tell.
+    # Between the first look and S3's answer a create or a delete may have come: what we hold may be the remains of
+    # either. Only a second look can tell, and only while the hints of then have not been cleared for their age.
+    if pair.local.exists(name) or time.monotonic() - began >= pair.grace / 2:
         body.close()
         return None
+    if _is_remnant(pair, name, body.info):
+        body.close()
+        raise _absent(pair, name)
     return body
 
 
-def _second_look_says_no(pair: Pair, name: str) -> bool:
-    return pair.local.exists(name) or pair.journal.has_hint(name)
+def _is_remnant(pair: Pair, name: str, info: ObjectInfo) -> bool:
+    hints = pair.journal.hints_of(name)
+    return is_remnant(info, deleted=_being_deleted(hints), own_ops={hint.op_id for hint in hints})
+
+
+def _being_deleted(hints: list[HintRecord]) -> bool:
+    return any(hint.kind is Kind.DELETE for hint in hints)
 
 
 def _certified_or_local(

@@ -26,13 +26,13 @@ from django_dualstorage.exceptions import (
     S3Error,
     S3NotFoundError,
     S3PreconditionError,
-    S3TransientError,
     UnmovableError,
 )
 from django_dualstorage.journal import DeadHint, Kind
+from django_dualstorage.protocol.home import bring_home
 from django_dualstorage.protocol.operation import Operation
 from django_dualstorage.protocol.pair import Pair
-from django_dualstorage.sides.filesystem import Content, version_of
+from django_dualstorage.sides.filesystem import version_of
 
 logger = logging.getLogger("django_dualstorage.reconcile")
 
@@ -250,6 +250,7 @@ class _Reconciliation:
         except S3NotFoundError:
             if local is None:
                 return FileResult(self.name, Outcome.NOTHING)
+            self.pair.observe(Step.UNLINK)
             self.operation.settled = False
             _quarantine(self.pair, self.name, self.now)
             self.operation.settled = True
@@ -257,18 +258,9 @@ class _Reconciliation:
         try:
             if local is not None and body.info.stamp == local:
                 return FileResult(self.name, Outcome.CERTIFIED, local.size)
-            content = Content(iter(lambda: body.read(MIB), b""))
-            with self.pair.local.stage(self.name, self.operation.id, content) as staged:
-                if staged.source.size != body.info.size:
-                    raise S3TransientError(f"S3's answer for {self.name} was cut short")
-                stamp = body.info.stamp
-                if stamp is not None and stamp.size == body.info.size:
-                    staged.keep_mtime(stamp.mtime_ns)
-                else:
-                    staged.stamp(local)
-                self.operation.settled = False
-                staged.replace()
-                self.operation.settled = True
+            self.operation.settled = False
+            bring_home(self.pair, self.name, self.operation.id, body, replace=True)
+            self.operation.settled = True
             return FileResult(self.name, Outcome.BROUGHT_HOME, body.info.size)
         finally:
             body.close()

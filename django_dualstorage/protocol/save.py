@@ -6,7 +6,9 @@ import logging
 import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
+from django_dualstorage.core.compare import is_remnant
 from django_dualstorage.core.objects import Written
 from django_dualstorage.core.phases import Policy
 from django_dualstorage.core.stamp import Stamp, next_mtime_ns
@@ -14,7 +16,8 @@ from django_dualstorage.core.steps import Step
 from django_dualstorage.engine.objectstore import ALWAYS, Condition, Source
 from django_dualstorage.exceptions import NameTakenError, S3Error, S3PreconditionError, UnmovableError
 from django_dualstorage.journal import Kind
-from django_dualstorage.protocol.operation import Operation
+from django_dualstorage.protocol.home import bring_home_if_only_on_s3
+from django_dualstorage.protocol.operation import Operation, nothing_to_note
 from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.sides.filesystem import Content, StagedFile
 
@@ -95,13 +98,13 @@ def _save_under_lock(
     deferred: bool,
 ) -> None:
     # S3 must not get the bytes of a file whose name is taken; where it gets none, the commit itself finds out.
-    if policy.local_truth and not overwrite and not deferred and pair.local.exists(name):
+    on_disk = (overwrite or not deferred) and pair.local.exists(name)
+    if on_disk and policy.local_truth and not overwrite:
         raise NameTakenError(f"{name!r} exists already")
     pair.observe(Step.STAMP)
-    # What is created on the disk replaces nothing there.
-    stamp = staged.stamp(pair.local.version(name) if overwrite or not policy.local_truth else None)
+    stamp = staged.stamp(pair.local.version(name) if on_disk else None)
     clean = not deferred and _put(
-        pair, policy, operation, name, staged, stamp, content.content_type, create=not overwrite
+        _Put(pair, policy, operation, name, staged, stamp, content.content_type), overwrite, on_disk
     )
     pair.observe(Step.COMMIT)
     operation.settled = False
@@ -127,73 +130,97 @@ def _commit_locally(pair: Pair, name: str, staged: StagedFile, *, overwrite: boo
         staged.create()
 
 
-def _put(
-    pair: Pair,
-    policy: Policy,
-    operation: Operation,
-    name: str,
-    staged: StagedFile,
-    stamp: Stamp,
-    content_type: str,
-    *,
-    create: bool,
-) -> bool:
-    """Write the object; whether S3 answered cleanly. An error is raised only in the phases that raise."""
+@dataclass
+class _Put:
+    """The S3 half of a save, under the name's lock."""
+
+    pair: Pair
+    policy: Policy
+    operation: Operation
+    name: str
+    staged: StagedFile
+    stamp: Stamp
+    content_type: str
+
+    def over_anything(self) -> Written:
+        """Replace whatever object there is."""
+        return self._send(ALWAYS)
+
+    def over_nothing(self) -> Written:
+        """Raises S3PreconditionError if there is an object."""
+        return self._send(name_must_be_free(self.pair, self.name, patient=self._patient))
+
+    def keep_what_only_s3_has(self) -> None:
+        """Bring the file home that is about to be overwritten: if this save dies, it must not be gone."""
+        bring_home_if_only_on_s3(self.pair, self.name, self.operation.id)
+        self.stamp = self.staged.stamp(self.pair.local.version(self.name))
+
+    def over_remains(self) -> bool:
+        """Whether the object is what an ended operation left, so that to every reader the name is absent."""
+        hints = self.pair.journal.dead_hints_of(self.name)
+        if not hints:
+            return False
+        found = self.pair.s3.head(self.name, patient=self._patient)
+        return found is None or is_remnant(
+            found,
+            deleted=any(hint.record.kind is Kind.DELETE for hint in hints),
+            own_ops={hint.record.op_id for hint in hints},
+        )
+
+    @property
+    def _patient(self) -> bool:
+        return not self.policy.queues_s3_errors
+
+    def _send(self, condition: Condition) -> Written:
+        self.pair.observe(Step.PUT)
+        return self.pair.s3.put(
+            self.name,
+            self.staged.source,
+            self.stamp,
+            self.operation.id,
+            content_type=self.content_type,
+            condition=condition,
+            patient=self._patient,
+            sending=self.operation.sending,
+        )
+
+
+def _put(put: _Put, *, overwrite: bool, on_disk: bool) -> bool:
+    """Write the object; whether S3 answered cleanly. An S3 error is raised only in the phases that raise.
+
+    Raises NameTakenError if only S3 has a file of that name and it is not to be overwritten.
+    """
     try:
-        return _put_object(pair, policy, operation, name, staged, stamp, content_type, create=create).clean
+        return _put_object(put, overwrite=overwrite, on_disk=on_disk).clean
     except (S3Error, UnmovableError) as error:
-        if not policy.queues_s3_errors:
+        if not put.policy.queues_s3_errors:
             raise
-        operation.settled = False
-        pair.counters["write.queued"] += 1
+        put.operation.settled = False
+        put.pair.counters["write.queued"] += 1
         logger.warning(
-            "%s is saved on the disk; S3 has to wait for manage.py dualstorage_repair, because %s", name, error
+            "%s is saved on the disk; S3 has to wait for manage.py dualstorage_repair, because %s", put.name, error
         )
         return False
 
 
-def _put_object(
-    pair: Pair,
-    policy: Policy,
-    operation: Operation,
-    name: str,
-    staged: StagedFile,
-    stamp: Stamp,
-    content_type: str,
-    *,
-    create: bool,
-) -> Written:
-    """Write the object. Raises NameTakenError if only S3 has a file of that name, S3Error, UnmovableError."""
-    patient = not policy.queues_s3_errors
-
-    def put(condition: Condition) -> Written:
-        pair.observe(Step.PUT)
-        return pair.s3.put(
-            name,
-            staged.source,
-            stamp,
-            operation.id,
-            content_type=content_type,
-            condition=condition,
-            patient=patient,
-            sending=operation.sending,
-        )
-
-    if not create or not policy.sees_s3_only_files:
-        return put(ALWAYS)
+def _put_object(put: _Put, *, overwrite: bool, on_disk: bool) -> Written:
+    policy = put.policy
+    if not policy.sees_s3_only_files or (overwrite and (on_disk or not policy.local_truth)):
+        return put.over_anything()
     try:
-        return put(_name_must_be_free(pair, name, patient=patient))
+        return put.over_nothing()
     except S3PreconditionError as error:
         # After a retry it may be our own first attempt that is in the way: then only repair can tell.
-        operation.settled = not error.retried
-        # An ended operation that left its hint left this object, too: to every reader the name is absent.
-        remains = policy.local_truth and pair.journal.dead_hints_of(name)
-        if error.retried or not remains:
-            raise NameTakenError(f"{name!r} exists already on S3") from error
-    return put(ALWAYS)
+        put.operation.settled = not error.retried
+        remains = policy.local_truth and not error.retried and put.over_remains()
+        if not remains and not overwrite:
+            raise NameTakenError(f"{put.name!r} exists already on S3") from error
+    if not remains:
+        put.keep_what_only_s3_has()
+    return put.over_anything()
 
 
-def _name_must_be_free(pair: Pair, name: str, *, patient: bool) -> Condition:
+def name_must_be_free(pair: Pair, name: str, *, patient: bool) -> Condition:
     """How a create makes sure that it does not take the name of a file that only S3 has.
 
     Where the server honours conditions the PUT itself asks; elsewhere a HEAD has to. Raises S3PreconditionError.
@@ -213,7 +240,7 @@ def save_to_s3(
     stamp = Stamp(source.size, next_mtime_ns(None))
     for _ in range(_MAX_NAMES):
         try:
-            condition = ALWAYS if overwrite else _name_must_be_free(pair, name, patient=True)
+            condition = ALWAYS if overwrite else name_must_be_free(pair, name, patient=True)
             pair.observe(Step.PUT)
             pair.s3.put(
                 name,
@@ -230,7 +257,3 @@ def save_to_s3(
         else:
             return name
     raise NameTakenError(f"No free name was found for {name!r} in {_MAX_NAMES} attempts; look at get_available_name().")
-
-
-def nothing_to_note() -> None:
-    """Where S3 is alone there is no journal: its answer is all there is."""

@@ -178,13 +178,16 @@ class FilesystemSide:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def stage(self, name: str, op_id: str, content: Content) -> StagedFile:
-        """A complete copy of ``content`` beside the name, not yet visible under it."""
+    def stage(self, name: str, op_id: str, content: Content, purpose: str = "") -> StagedFile:
+        """A complete copy of ``content`` beside the name, not yet visible under it.
+
+        ``purpose`` keeps apart what one operation stages: its own content, or a version that it brings "home" first.
+        """
         target = self.path(name)
         folder = os.path.dirname(target)
-        path = os.path.join(folder, staged_name(op_id))
+        path = os.path.join(folder, staged_name(op_id, purpose))
         if content.path is not None:
-            self._make_folder(folder)
+            self.make_folder(folder)
             moved = _move(content.path, path)
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             staged = StagedFile(self, path, target, fd, content.path if moved else None)
@@ -193,7 +196,7 @@ class FilesystemSide:
             try:
                 fd = os.open(path, flags, 0o666)
             except (FileNotFoundError, NotADirectoryError):
-                self._make_folder(folder)
+                self.make_folder(folder)
                 fd = os.open(path, flags, 0o666)
             staged = StagedFile(self, path, target, fd, None)
             try:
@@ -211,10 +214,12 @@ class FilesystemSide:
 
     def remove_staged(self, name: str, op_id: str) -> None:
         """Remove what a killed operation staged."""
-        try:
-            os.unlink(os.path.join(os.path.dirname(self.path(name)), staged_name(op_id)))
-        except (FileNotFoundError, NotADirectoryError):
-            return
+        folder = os.path.dirname(self.path(name))
+        for purpose in ("", "home"):
+            try:
+                os.unlink(os.path.join(folder, staged_name(op_id, purpose)))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
 
     def unlink(self, name: str) -> None:
         """Remove the file, or the empty folder, as FileSystemStorage does; nothing there is fine."""
@@ -238,7 +243,8 @@ class FilesystemSide:
             except PermissionError:
                 return  # not a member of the group: Django leaves it at that, too
 
-    def _make_folder(self, folder: str) -> None:
+    def make_folder(self, folder: str) -> None:
+        """Make it and those above it, with the permissions configured; one that is there already is left alone."""
         missing = []
         at = folder
         while not os.path.isdir(at):
