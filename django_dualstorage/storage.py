@@ -208,13 +208,13 @@ class DualWriteStorage(FileSystemStorage):
         create = "x" in mode
         if create and self._has(name, policy):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-        folder, basename = settings.FILE_UPLOAD_TEMP_DIR, None
-        if policy.writes_local:
-            folder, basename = os.path.dirname(path), staged_name(secrets.token_hex(16))
         with self._beginning(name, mode) as beginning:
             if policy.writes_local:
+                folder = os.path.dirname(path)
                 self.pair.local.make_folder(folder)
-            scratch, scratch_path = scratch_file(folder, basename, mode, beginning)
+                scratch, scratch_path = scratch_file(folder, staged_name(secrets.token_hex(16)), mode, beginning)
+            else:
+                scratch, scratch_path = scratch_file(settings.FILE_UPLOAD_TEMP_DIR, None, mode, beginning)
 
         def save_written(written: str) -> None:
             content = Content((), path=written)

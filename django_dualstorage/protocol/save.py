@@ -103,9 +103,8 @@ def _save_under_lock(
         raise NameTakenError(f"{name!r} exists already")
     pair.observe(Step.STAMP)
     stamp = staged.stamp(pair.local.version(name) if on_disk else None)
-    clean = not deferred and _put(
-        _Put(pair, policy, operation, name, staged, stamp, content.content_type), overwrite, on_disk
-    )
+    put = _Put(pair, policy, operation, name, staged, stamp, content.content_type)
+    clean = not deferred and _put(put, overwrite=overwrite, on_disk=on_disk)
     pair.observe(Step.COMMIT)
     operation.settled = False
     # Where S3 is the truth it has said already that the name is free; a local remainder does not count.
