@@ -18,6 +18,7 @@ from django.conf import settings
 from django.core.exceptions import SuspiciousFileOperation
 from django.core.files import File
 from django.core.files.storage import FileSystemStorage
+from django.core.files.utils import validate_file_name
 from django.utils._os import safe_join
 from django.utils.module_loading import import_string
 from django.utils.timezone import make_naive
@@ -43,6 +44,9 @@ from django_dualstorage.sides.s3 import S3Side
 
 _HEADER_SAFE = re.compile(r"[\x20-\x7e]{1,255}")
 _WRITING = frozenset("wax+")
+
+
+_WAYS_OF_NAMING = ("get_available_name", "is_name_available", "exists")
 
 
 @dataclass
@@ -244,8 +248,31 @@ class DualWriteStorage(FileSystemStorage):
 
     def save(self, name: str | None, content: IO[Any], max_length: int | None = None) -> str:
         """Save new content under ``name`` or, if that is taken, under a name like it; returns the name."""
+        if name is None:
+            name = content.name
+        file = content if hasattr(content, "chunks") else File(content, name)
+        # As Storage.save() does, but each name is checked once: half of what a save on the disk costs is these checks.
+        validate_file_name(name, allow_relative_path=True)
         with _choosing_names(_Naming(max_length)):
-            return super().save(name, content, max_length=max_length)
+            chosen = self._first_name(name, max_length)
+            saved = self._save(chosen, file)
+        if saved != chosen:
+            validate_file_name(saved, allow_relative_path=True)
+        return saved
+
+    def _first_name(self, name: str, max_length: int | None) -> str:
+        """The name to try first. Whether it is taken is found out by saving, where the site leaves that to us."""
+        plain = str(name).replace("\\", "/")
+        if self._names_are_ours and plain == name and (max_length is None or len(name) <= max_length):
+            return name
+        chosen = self.get_available_name(name, max_length=max_length)
+        return str(validate_file_name(chosen, allow_relative_path=True))
+
+    @property
+    def _names_are_ours(self) -> bool:
+        """Whether names are chosen as this class does; a site's own way may ask and even delete."""
+        ours, mine = DualWriteStorage, type(self)
+        return mine is ours or all(getattr(mine, way, None) is getattr(ours, way, None) for way in _WAYS_OF_NAMING)
 
     def _save(self, name: str, content: File[Any]) -> str:
         naming = _naming.get() or _Naming()
@@ -323,8 +350,7 @@ class DualWriteStorage(FileSystemStorage):
         """Whether a file of that name can be read, as far as can be known; a silent S3 counts as no."""
         relative = self.relative_name(name)
         naming = _naming.get()
-        # A site that asks by a get_available_name of its own wants to know it all.
-        if naming is not None and type(self).get_available_name is DualWriteStorage.get_available_name:
+        if naming is not None and self._names_are_ours:
             return relative in naming.taken
         return self._has(relative, self.policy)
 

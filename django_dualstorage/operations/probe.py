@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 
 from django_dualstorage.core.names import key_of
 from django_dualstorage.engine.objectstore import ALWAYS, Condition, ObjectStore, Source
-from django_dualstorage.exceptions import S3Error, S3PreconditionError
+from django_dualstorage.exceptions import S3Error, S3PreconditionError, S3TransientError
 from django_dualstorage.protocol.pair import Pair
 
 _WRONG_ETAG = '"00000000000000000000000000000000"'
@@ -55,6 +55,10 @@ def _refuses(store: ObjectStore, key: str, source: Source, condition: Condition)
         store.put(key, source, {}, condition, sending=_nothing)
     except S3PreconditionError:
         return True
+    except S3TransientError as error:
+        if error.status != 501:
+            raise  # a bad moment, which says nothing about the header
+        return False
     except S3Error:
         return False  # an error of another kind: it does not know the header
     return False

@@ -26,7 +26,7 @@ def attempt(script: Callable[[Any], Any], opener: Callable[..., Any], *args: Any
         with opener(*args) as file:
             return script(file)
     except (ValueError, TypeError, OSError) as error:
-        return type(error).__name__
+        return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ in {"builtins", "io"})
 
 
 def readinto(file: Any) -> tuple[int, bytes]:
