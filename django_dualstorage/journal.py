@@ -102,6 +102,8 @@ class Hint:
 
     def leave(self) -> None:
         """The operation ended and repair has to look."""
+        # Closing would not do if a forked child had inherited the descriptor: the hint would look alive.
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
         os.close(self._fd)
 
 
@@ -337,7 +339,8 @@ class _Explained:
 
 def _is_unlocked(fd: int) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared: two that look at the same time must not take each other for the living owner.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -357,7 +360,8 @@ def _read_if_dead(path: str) -> DeadHint | None:
             return None
         content = os.read(fd, status.st_size)
         if not _is_written(content):
-            os.unlink(path)  # under its lock, which its writer, if there still is one, has to take first
+            # Under its lock, which its writer, if there still is one, has to take first.
+            Path(path).unlink(missing_ok=True)
             return None
     finally:
         os.close(fd)

@@ -250,7 +250,7 @@ class DualWriteStorage(FileSystemStorage):
         """Save new content under ``name`` or, if that is taken, under a name like it; returns the name."""
         if name is None:
             name = content.name
-        file = content if hasattr(content, "chunks") else File(content, name)
+        file: Any = content if hasattr(content, "chunks") else File(content, name)
         # As Storage.save() does, but each name is checked once: half of what a save on the disk costs is these checks.
         validate_file_name(name, allow_relative_path=True)
         with _choosing_names(_Naming(max_length)):

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from botocore.config import Config
@@ -20,7 +20,6 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.test import override_settings
 from django.utils import timezone
-from pytest_django import SettingsWrapper
 from storages.backends.s3 import S3Storage
 
 import django_dualstorage.checks
@@ -28,6 +27,9 @@ from django_dualstorage.models import ProcessReport, StorageState
 from django_dualstorage.storage import DualWriteStorage
 from tests.support.moto import MotoServer
 from tests.support.proxy import BlackHole, Corrupt, FaultProxy, Refused, Status
+
+if TYPE_CHECKING:
+    from pytest_django import Settings
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -95,7 +97,7 @@ Site = Callable[..., None]
 
 
 @pytest.fixture
-def site(settings: SettingsWrapper, media_root: Path) -> Site:
+def site(settings: Settings, media_root: Path) -> Site:
     """``site(**options)`` configures STORAGES["default"] over a usable MEDIA_ROOT."""
     settings.MEDIA_ROOT = str(media_root)
 
@@ -109,7 +111,7 @@ def site(settings: SettingsWrapper, media_root: Path) -> Site:
 
 
 @pytest.fixture
-def two_sites(settings: SettingsWrapper, media_root: Path) -> Callable[[dict[str, Any], dict[str, Any]], None]:
+def two_sites(settings: Settings, media_root: Path) -> Callable[[dict[str, Any], dict[str, Any]], None]:
     """Two storages with these options; each has a folder and a bucket of its own unless they say otherwise."""
     settings.MEDIA_ROOT = str(media_root)
 
@@ -149,7 +151,7 @@ def test_a_well_configured_site_hears_nothing(site: Site) -> None:
     assert run() == {}
 
 
-def test_a_site_that_does_not_use_the_storage_hears_nothing(settings: SettingsWrapper) -> None:
+def test_a_site_that_does_not_use_the_storage_hears_nothing(settings: Settings) -> None:
     settings.STORAGES = {"default": {"BACKEND": "django.core.files.storage.InMemoryStorage"}, "gone": {"BACKEND": "a.B"}}
     assert run() == {}
     assert run(deploy=True, databases=["default"]) == {}
@@ -161,7 +163,7 @@ def test_a_site_on_the_disk_alone_needs_no_s3(site: Site) -> None:
     assert run(deploy=True) == {}
 
 
-def test_an_id_can_be_silenced_as_in_django(site: Site, settings: SettingsWrapper) -> None:
+def test_an_id_can_be_silenced_as_in_django(site: Site, settings: Settings) -> None:
     site(s3=KEYS)
     with pytest.raises(SystemCheckError, match=r"dualstorage\.E006"):
         call_command("check", tags=["dualstorage"])
@@ -228,7 +230,7 @@ def test_options_that_cannot_be_used(site: Site, options: dict[str, Any], told: 
 
 
 @produces("dualstorage.E001")
-def test_a_setting_that_cannot_be_used(site: Site, settings: SettingsWrapper) -> None:
+def test_a_setting_that_cannot_be_used(site: Site, settings: Settings) -> None:
     settings.DUALSTORAGE_PHASE = "both"
     site(s3=BUCKET)
     assert "'both' is not a phase" in run()["dualstorage.E001"].msg
@@ -253,20 +255,20 @@ class Manifest(ManifestFilesMixin, DualWriteStorage):  # type: ignore[misc]  # w
 
 @produces("dualstorage.E002")
 @pytest.mark.parametrize("alias", ["default", "staticfiles"])
-def test_a_storage_with_a_manifest(settings: SettingsWrapper, alias: str) -> None:
+def test_a_storage_with_a_manifest(settings: Settings, alias: str) -> None:
     settings.STORAGES = {alias: {"BACKEND": f"{__name__}.Manifest", "OPTIONS": {"phase": "filesystem"}}}
     assert set(run(deploy=True)) == {"dualstorage.E002"}
 
 
 @produces("dualstorage.E003")
 @pytest.mark.parametrize("backend", [DUAL, DualWriteStorage])
-def test_static_files_in_a_dual_storage(settings: SettingsWrapper, backend: Any) -> None:
+def test_static_files_in_a_dual_storage(settings: Settings, backend: Any) -> None:
     settings.STORAGES = {"staticfiles": {"BACKEND": backend}}
     assert set(run(deploy=True)) == {"dualstorage.E003"}
 
 
 @produces("dualstorage.E004")
-def test_a_database_that_is_not_in_databases(site: Site, settings: SettingsWrapper) -> None:
+def test_a_database_that_is_not_in_databases(site: Site, settings: Settings) -> None:
     site(s3={**BUCKET, **KEYS})
     settings.DUALSTORAGE_DATABASE = "elsewhere"
     found = run()
@@ -306,7 +308,7 @@ def test_no_bucket(site: Site, phase: str | None) -> None:
     assert set(run(deploy=True)) == {"dualstorage.E006"}
 
 
-def test_a_bucket_in_the_settings_of_django_storages(site: Site, settings: SettingsWrapper) -> None:
+def test_a_bucket_in_the_settings_of_django_storages(site: Site, settings: Settings) -> None:
     site()
     settings.AWS_STORAGE_BUCKET_NAME = "media"
     settings.AWS_ACCESS_KEY_ID = ACCESS_KEY
@@ -339,7 +341,7 @@ def test_half_of_the_credentials_in_the_environment(site: Site, monkeypatch: pyt
 
 @produces("dualstorage.E007")
 def test_half_in_the_environment_where_the_setting_is_none(
-    site: Site, settings: SettingsWrapper, monkeypatch: pytest.MonkeyPatch
+    site: Site, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.AWS_ACCESS_KEY_ID = settings.AWS_SECRET_ACCESS_KEY = None
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
@@ -451,7 +453,7 @@ def test_an_acl_where_it_is_taken(site: Site) -> None:
 
 
 @produces("dualstorage.E011")
-def test_gzip(site: Site, settings: SettingsWrapper) -> None:
+def test_gzip(site: Site, settings: Settings) -> None:
     site(s3={**BUCKET, **KEYS})
     settings.AWS_IS_GZIPPED = True
     assert set(run(deploy=True)) == {"dualstorage.E011"}
@@ -465,7 +467,7 @@ def test_overwriting_allowed_on_one_side_only(site: Site, allow: bool, on_s3: bo
 
 
 @produces("dualstorage.W012")
-def test_overwriting_in_the_settings_of_django_storages(site: Site, settings: SettingsWrapper) -> None:
+def test_overwriting_in_the_settings_of_django_storages(site: Site, settings: Settings) -> None:
     site(s3={**BUCKET, **KEYS})
     settings.AWS_S3_FILE_OVERWRITE = True
     assert set(run()) == {"dualstorage.W012"}
@@ -546,7 +548,7 @@ def test_a_pinned_phase_that_needs_s3_with_a_warning_only(site: Site) -> None:
 @produces("dualstorage.E016")
 @pytest.mark.parametrize("where", ["setting", "option"])
 def test_an_empty_media_root(
-    site: Site, settings: SettingsWrapper, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, settings: Settings, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     site(s3={**BUCKET, **KEYS}, **({"location": ""} if where == "option" else {}))
@@ -559,7 +561,7 @@ def test_an_empty_media_root(
 @produces("dualstorage.E017")
 @pytest.mark.parametrize("static", [".", "static", ".."])
 def test_a_static_root_that_is_inside_or_around_media_root(
-    site: Site, settings: SettingsWrapper, media_root: Path, static: str
+    site: Site, settings: Settings, media_root: Path, static: str
 ) -> None:
     site(s3={**BUCKET, **KEYS})
     settings.STATIC_ROOT = media_root / static
@@ -568,7 +570,7 @@ def test_a_static_root_that_is_inside_or_around_media_root(
 
 @produces("dualstorage.E017")
 def test_a_static_root_that_is_media_root_by_a_link(
-    site: Site, settings: SettingsWrapper, media_root: Path, tmp_path: Path
+    site: Site, settings: Settings, media_root: Path, tmp_path: Path
 ) -> None:
     site(s3={**BUCKET, **KEYS})
     (tmp_path / "static").symlink_to(media_root)
@@ -577,14 +579,14 @@ def test_a_static_root_that_is_media_root_by_a_link(
 
 
 @pytest.mark.parametrize("static", ["static", "media-static", "med"])
-def test_a_static_root_beside_media_root(site: Site, settings: SettingsWrapper, tmp_path: Path, static: str) -> None:
+def test_a_static_root_beside_media_root(site: Site, settings: Settings, tmp_path: Path, static: str) -> None:
     site(s3={**BUCKET, **KEYS})
     settings.STATIC_ROOT = tmp_path / static
     assert run() == {}
 
 
 @produces("dualstorage.W018")
-def test_a_media_root_that_is_not_there_is_not_made(site: Site, settings: SettingsWrapper, tmp_path: Path) -> None:
+def test_a_media_root_that_is_not_there_is_not_made(site: Site, settings: Settings, tmp_path: Path) -> None:
     settings.MEDIA_ROOT = tmp_path / "volume" / "media"
     site(s3={**BUCKET, **KEYS})
     assert set(run()) == {"dualstorage.W018"}
@@ -620,7 +622,7 @@ def test_root_does_not_make_the_journal_in_another_users_media_root(site: Site, 
     assert not (media_root / ".dualstorage").exists()
 
 
-def test_the_disk_is_left_alone_where_the_pinned_phase_does_not_use_it(site: Site, settings: SettingsWrapper) -> None:
+def test_the_disk_is_left_alone_where_the_pinned_phase_does_not_use_it(site: Site, settings: Settings) -> None:
     settings.MEDIA_ROOT = ""
     site(phase="s3", s3={**BUCKET, **KEYS})
     assert run() == {}
@@ -769,7 +771,7 @@ def test_a_pin_that_differs_from_the_recorded_phase(site: Site) -> None:
 
 @pytest.mark.django_db
 def test_asking_the_database_leaves_nothing_in_it_and_nothing_on_the_disk(
-    site: Site, settings: SettingsWrapper, tmp_path: Path
+    site: Site, settings: Settings, tmp_path: Path
 ) -> None:
     settings.MEDIA_ROOT = tmp_path / "not-mounted-here"
     site(s3={**BUCKET, **KEYS})
@@ -793,7 +795,7 @@ def test_a_server_that_does_all_we_need(site: Site, proxy: FaultProxy, s3_option
 
 @pytest.mark.django_db
 def test_the_live_check_leaves_nothing_on_the_disk(
-    site: Site, s3_options: dict[str, Any], settings: SettingsWrapper, tmp_path: Path
+    site: Site, s3_options: dict[str, Any], settings: Settings, tmp_path: Path
 ) -> None:
     settings.MEDIA_ROOT = tmp_path / "not-mounted-here"
     site(phase="filesystem", provider="seaweedfs", s3=s3_options)

@@ -19,7 +19,7 @@ from django_dualstorage.operations.probe import probe
 from django_dualstorage.protocol.reconcile import reconcile
 from django_dualstorage.storage import DualWriteStorage
 from tests.conftest import MakeStorage
-from tests.support.asserts import client_of, key, put_object
+from tests.support.asserts import assert_sides_equal, client_of, key, put_object
 from tests.support.proxy import FaultProxy, Refused
 
 BOTH = ["mirror", "dual", "dual-strict", "s3-primary"]
@@ -137,6 +137,7 @@ def test_raised_save_and_delete_stop_before_the_commit(
     make_proxied: MakeStorage, proxy: FaultProxy, phase: str
 ) -> None:
     storage = make_proxied(phase, allow_overwrite=True)
+    storage.save("a.txt", ContentFile(b"old"))
     proxy.fail(Refused(), times=None)
     taken = observed(storage)
     with pytest.raises(S3Error):
@@ -205,8 +206,32 @@ def test_reconcile_where_s3_is_the_truth_never_writes_to_s3(
     for outcome in (Outcome.BROUGHT_HOME, Outcome.BROUGHT_HOME):  # an object without a stamp is never certified
         taken = observed(storage)
         assert reconciled(storage, "a.txt") is outcome
-        assert tuple(taken) == steps.RECONCILE_NOTHING
+        assert tuple(taken) == steps.RECONCILE_HOME
     (media_root / "b.txt").write_bytes(b"remainder")
     taken = observed(storage)
     assert reconciled(storage, "b.txt") is Outcome.QUARANTINED
+    assert tuple(taken) == steps.RECONCILE_QUARANTINE
+    taken = observed(storage)
+    assert reconciled(storage, "b.txt") is Outcome.NOTHING
     assert tuple(taken) == steps.RECONCILE_NOTHING
+
+
+@pytest.mark.parametrize("phase", ["dual", "dual-strict"])
+def test_overwrite_of_a_file_that_only_s3_has(make_storage: MakeStorage, phase: str) -> None:
+    storage = make_storage(phase, allow_overwrite=True)
+    assert probe(storage.pair)
+    put_object(storage, "a.txt", b"only here")
+    taken = observed(storage)
+    assert storage.save("a.txt", ContentFile(b"content")) == "a.txt"
+    assert tuple(taken) == steps.SAVE_OVER_S3_ONLY
+    assert_sides_equal(storage)
+
+
+@pytest.mark.parametrize("phase", ["dual", "dual-strict"])
+def test_delete_of_a_file_that_only_s3_has(make_storage: MakeStorage, phase: str) -> None:
+    storage = make_storage(phase)
+    put_object(storage, "a.txt", b"only here")
+    taken = observed(storage)
+    storage.delete("a.txt")
+    assert tuple(taken) == (steps.DELETE if phase == "dual" else steps.DELETE_STRICT_S3_ONLY)
+    assert_sides_equal(storage)
