@@ -103,8 +103,6 @@ class BotoStore:
         body = source.read_all()
         _demand_whole(key, len(body), source.size)
         sending()
-        # Bytes, not a file: the client asks the server's leave (Expect: 100-continue) before it sends a file, which
-        # costs a round trip more.
         answer = self._call(
             "put_object",
             key,

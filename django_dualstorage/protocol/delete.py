@@ -22,7 +22,10 @@ def delete(pair: Pair, policy: Policy, name: str, *, deferred: bool = False) -> 
     """
     if not policy.writes_local:
         pair.observe(Step.DELETE)
-        pair.s3.delete(name, patient=True, sending=nothing_to_note)
+        try:
+            pair.s3.delete(name, patient=True, sending=nothing_to_note)
+        except UnmovableError:
+            pass  # S3 cannot have such a name
         return
     if not policy.writes_s3:
         pair.observe(Step.UNLINK)

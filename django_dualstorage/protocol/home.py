@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from django_dualstorage.core.compare import is_remnant
 from django_dualstorage.core.steps import Step
 from django_dualstorage.engine.boto import MIB
 from django_dualstorage.engine.objectstore import Body
-from django_dualstorage.exceptions import S3NotFoundError, S3TransientError
+from django_dualstorage.exceptions import S3NotFoundError, S3TransientError, UnmovableError
+from django_dualstorage.journal import Kind
 from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.sides.filesystem import Content
 
@@ -37,9 +39,15 @@ def bring_home_if_only_on_s3(pair: Pair, name: str, op_id: str) -> None:
     """
     try:
         body = pair.s3.get(name, patient=True)
-    except S3NotFoundError:
+    except (S3NotFoundError, UnmovableError):
         return
     try:
-        bring_home(pair, name, op_id, body, replace=False)
+        hints = pair.journal.dead_hints_of(name)
+        if not is_remnant(
+            body.info,
+            deleted=any(hint.record.kind is Kind.DELETE for hint in hints),
+            own_ops={hint.record.op_id for hint in hints},
+        ):
+            bring_home(pair, name, op_id, body, replace=False)
     finally:
         body.close()

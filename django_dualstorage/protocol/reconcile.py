@@ -139,7 +139,7 @@ class _Reconciliation:
             with self._local_file() as (file, local):
                 if local is None and expected:
                     return FileResult(self.name, Outcome.VANISHED, detail="was deleted while the command ran")
-                remote = None if known else self.pair.s3.head(self.name, patient=True)
+                remote = None if known else self._remote(local)
                 action = reconcile_action(
                     local,
                     remote,
@@ -165,6 +165,14 @@ class _Reconciliation:
                     self.operation.settled = self.clean  # an attempt before this one may have left it open
             return FileResult(self.name, _outcome(action, local), local.size if local else 0)
         raise AssertionError("unreachable")
+
+    def _remote(self, local: Stamp | None) -> ObjectInfo | None:
+        try:
+            return self.pair.s3.head(self.name, patient=True)
+        except UnmovableError:
+            if local is not None:
+                raise
+            return None  # a file that S3 could not take is gone, and with it the problem
 
     def _carry_out(
         self,

@@ -46,7 +46,9 @@ class StagedFile:
     def move_to(self, name: str, op_id: str) -> None:
         """Go beside another name, under another operation: the first name turned out to be taken."""
         target = self._side.path(name)
-        path = os.path.join(os.path.dirname(target), staged_name(op_id))
+        folder = os.path.dirname(target)
+        self._side.make_folder(folder)  # a site's get_available_name may have changed it
+        path = os.path.join(folder, staged_name(op_id))
         os.rename(self._path, path)
         self._path, self._target = path, target
 

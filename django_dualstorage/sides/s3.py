@@ -310,6 +310,7 @@ class _Live:
             verify=configuration.verify,
             config=config,
         )
+        client.meta.events.register_last("before-call.s3", _send_body_at_once)
         common = {
             name: value for name, value in configuration.get_object_parameters("").items() if name in _COMMON_PARAMETERS
         }
@@ -358,3 +359,10 @@ class _Live:
             return None
         region = query["X-Amz-Credential"][0].split("/")[2]
         return sigv4.Endpoint(url.scheme, url.netloc, url.path.removesuffix(_MARK), region)
+
+
+def _send_body_at_once(params: dict[str, Any], **_: Any) -> None:
+    """Drop ``Expect: 100-continue``, by which the client asks the server's leave before it sends a body. It saves
+    bytes when a large upload is refused; ours are in memory and at most one part long, and it costs a round trip each.
+    """
+    params["headers"].pop("Expect", None)
