@@ -21,7 +21,6 @@ from django.core.files.storage import FileSystemStorage
 from django.core.files.utils import validate_file_name
 from django.utils._os import safe_join
 from django.utils.module_loading import import_string
-from django.utils.timezone import make_naive
 
 from django_dualstorage import conf, s3storage
 from django_dualstorage.core.names import is_reserved, staged_name
@@ -55,6 +54,8 @@ class _Naming:
 
     max_length: int | None = None
     taken: set[str] = field(default_factory=set)
+    #: Every name is free, because a file that has it is overwritten.
+    overwriting: bool = False
 
 
 _naming: ContextVar[_Naming | None] = ContextVar("dualstorage_naming", default=None)
@@ -324,6 +325,14 @@ class DualWriteStorage(FileSystemStorage):
                 self.pair, name, source, content_type=content.content_type, overwrite=overwrite, next_name=next_name
             )
 
+    def get_available_name(self, name: str, max_length: int | None = None) -> str:
+        """A name that is free for a new file; any name where overwriting is allowed."""
+        if not self._allow_overwrite:
+            return super().get_available_name(name, max_length=max_length)
+        # Django before 5.1 would look for ever for another name than the one it has.
+        with _choosing_names(_Naming(max_length, overwriting=True)):
+            return super().get_available_name(name, max_length=max_length)
+
     def get_alternative_name(self, file_root: str, file_ext: str) -> str:
         """Another name for a file whose name is taken; the same where overwriting is allowed."""
         if self._allow_overwrite:
@@ -350,7 +359,7 @@ class DualWriteStorage(FileSystemStorage):
         """Whether a file of that name can be read, as far as can be known; a silent S3 counts as no."""
         relative = self.relative_name(name)
         naming = _naming.get()
-        if naming is not None and self._names_are_ours:
+        if naming is not None and (naming.overwriting or self._names_are_ours):
             return relative in naming.taken
         return self._has(relative, self.policy)
 
@@ -390,10 +399,10 @@ class DualWriteStorage(FileSystemStorage):
 
     def _time(self, name: str, of_path: Callable[[str], float]) -> datetime:
         def of_object(info: ObjectInfo) -> float:
-            return info.stamp.mtime_ns / 1e9 if info.stamp else info.last_modified.timestamp()
+            return info.stamp.seconds if info.stamp else info.last_modified.timestamp()
 
-        when = datetime.fromtimestamp(self._ask(self.relative_name(name), of_path, of_object), tz=timezone.utc)
-        return when if settings.USE_TZ else make_naive(when, datetime.now().astimezone().tzinfo)
+        seconds = self._ask(self.relative_name(name), of_path, of_object)
+        return datetime.fromtimestamp(seconds, tz=timezone.utc if settings.USE_TZ else None)
 
     def _ask(
         self,
@@ -470,6 +479,7 @@ class DualWriteStorage(FileSystemStorage):
                 f"In phase {policy.phase} S3 is the truth, so there is no path by which to read or write {name!r}. "
                 "Use open() of the storage instead of path()."
             )
+        self.relative_name(name)  # refuses what is ours
         return super().path(name)
 
     def url(
@@ -484,22 +494,24 @@ class DualWriteStorage(FileSystemStorage):
         ``parameters``, ``expire`` (seconds) and ``http_method`` are those of S3Storage; a local URL has none.
         Raises ValueError for a local URL if the storage has no ``base_url``.
         """
-        policy = self.policy
-        if policy.reads is Reads.LOCAL or not name:
-            return (
-                super().url(name) if policy.reads is not Reads.S3 else self._s3_url("", parameters, expire, http_method)
-            )
-        relative = self.relative_name(name)
-        if policy.reads is Reads.CERTIFIED:
-            certain = self.known.certified and not self.pair.journal.has_hint(relative)
-            if not certain and self.pair.local.exists(relative):
-                return super().url(name)
-        return self._s3_url(relative, parameters, expire, http_method)
+        reads = self.policy.reads
+        relative = self._name_in_url(name) if name else ""
+        if reads is Reads.LOCAL or (reads is Reads.CERTIFIED and self._is_served_locally(relative)):
+            return super().url(name)
+        return self.pair.s3.url(relative, parameters, expire, http_method)
 
-    def _s3_url(
-        self, name: str, parameters: Mapping[str, Any] | None, expire: int | None, http_method: str | None
-    ) -> str:
-        return self.pair.s3.url(name, parameters, expire, http_method)
+    def _name_in_url(self, name: str) -> str:
+        """A URL may be that of a folder, and slashes before a name mean nothing, as Django has it."""
+        text = str(name)
+        if not text.startswith(f"{self.root}/"):
+            text = text.lstrip("/\\")
+        return self.relative_name(text) + ("/" if text.endswith("/") else "")
+
+    def _is_served_locally(self, name: str) -> bool:
+        if not name:
+            return True
+        certain = self.known.certified and not self.pair.journal.has_hint(name)
+        return not certain and self.pair.local.exists(name)
 
 
 @functools.lru_cache(maxsize=1024)

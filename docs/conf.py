@@ -6,13 +6,12 @@ import re
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent.parent / "django_dualstorage" / "__init__.py"
-_VERSION = re.search(r'__version__ = "(.+)"', _PACKAGE.read_text())
-assert _VERSION is not None
+(_VERSION,) = re.findall(r'__version__ = "(.+)"', _PACKAGE.read_text())
 
 project = "django-dualstorage"
 author = "The django-dualstorage developers"
 copyright = "2026, the django-dualstorage developers"  # noqa: A001  Sphinx's name
-release = _VERSION[1]
+release = _VERSION
 version = release
 
 exclude_patterns = ["_build"]

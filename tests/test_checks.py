@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from botocore.config import Config
+from django.conf import settings as site_settings
 from django.contrib.staticfiles.storage import ManifestFilesMixin
 from django.core.checks import ERROR, WARNING, CheckMessage, run_checks
+from django.core.files.storage import storages
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.test import override_settings
@@ -25,7 +27,6 @@ from storages.backends.s3 import S3Storage
 import django_dualstorage.checks
 from django_dualstorage.models import ProcessReport, StorageState
 from django_dualstorage.storage import DualWriteStorage
-from tests.support.moto import MotoServer
 from tests.support.proxy import BlackHole, Corrupt, FaultProxy, Refused, Status
 
 if TYPE_CHECKING:
@@ -38,16 +39,24 @@ ACCESS_KEY = "AKIASENTINEL"
 SECRET_KEY = "sentinel-of-the-secret-key"
 TOKEN = "sentinel-of-the-session-token"
 PASSWORD = "sentinel-of-a-proxy's-password"
-SENTINELS = (ACCESS_KEY, SECRET_KEY, TOKEN, PASSWORD)
+PEM = b"-----BEGIN\nsentinel-of-the-private-key\nEND-----"
 BUCKET = {"bucket_name": "media-production"}
 KEYS = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
 
 ROOT = Path(__file__).parents[1]
 CHECKS = Path(django_dualstorage.checks.__file__).parent
-IDS = sorted({found for file in CHECKS.glob("*.py") for found in re.findall(r"dualstorage\.[EW]\d{3}", file.read_text())})
+IDS = sorted(
+    {found for file in CHECKS.glob("*.py") for found in re.findall(r"dualstorage\.[EW]\d{3}", file.read_text())}
+)
 
 _produced: set[str] = set()
 _seen: set[str] = set()
+
+
+def set_storages(settings: Settings, entries: dict[str, Any]) -> None:
+    """Set STORAGES. Django 4.2 drops the OPTIONS of the default storage where a test overrides the setting."""
+    settings.STORAGES = entries
+    storages.__dict__["backends"] = entries
 
 
 def produces(check_id: str) -> Callable[[F], F]:
@@ -77,9 +86,11 @@ def run(*, deploy: bool = False, databases: list[str] | None = None) -> dict[str
 
 def _demand_sound(message: CheckMessage) -> None:
     assert message.id in IDS
-    assert message.level == (ERROR if message.id.startswith("dualstorage.E") else WARNING)
+    assert message.level == (ERROR if "E" in str(message.id) else WARNING)
     assert str(message.hint).endswith(f"See docs: checks, {message.id}")
-    assert not [sentinel for sentinel in SENTINELS if sentinel in f"{message}{message!r}"]
+    text = f"{message}{message!r}"
+    assert ACCESS_KEY not in text
+    assert "sentinel-of" not in text
 
 
 @pytest.fixture(autouse=True)
@@ -102,10 +113,8 @@ def site(settings: Settings, media_root: Path) -> Site:
     settings.MEDIA_ROOT = str(media_root)
 
     def configure(backend: Any = DUAL, **options: Any) -> None:
-        settings.STORAGES = {
-            "default": {"BACKEND": backend, "OPTIONS": options},
-            "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-        }
+        static = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+        set_storages(settings, {"default": {"BACKEND": backend, "OPTIONS": options}, "staticfiles": static})
 
     return configure
 
@@ -116,13 +125,14 @@ def two_sites(settings: Settings, media_root: Path) -> Callable[[dict[str, Any],
     settings.MEDIA_ROOT = str(media_root)
 
     def configure(one: dict[str, Any], two: dict[str, Any]) -> None:
-        settings.STORAGES = {
+        entries = {
             alias: {
                 "BACKEND": DUAL,
                 "OPTIONS": {"location": f"{media_root}/{alias}", "s3": {"bucket_name": alias, **KEYS}, **options},
             }
             for alias, options in (("default", one), ("invoices", two))
         }
+        set_storages(settings, entries)
 
     return configure
 
@@ -152,7 +162,10 @@ def test_a_well_configured_site_hears_nothing(site: Site) -> None:
 
 
 def test_a_site_that_does_not_use_the_storage_hears_nothing(settings: Settings) -> None:
-    settings.STORAGES = {"default": {"BACKEND": "django.core.files.storage.InMemoryStorage"}, "gone": {"BACKEND": "a.B"}}
+    settings.STORAGES = {
+        "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
+        "gone": {"BACKEND": "a.B"},
+    }
     assert run() == {}
     assert run(deploy=True, databases=["default"]) == {}
 
@@ -240,12 +253,20 @@ class Refusing(DualWriteStorage):
     """A site's subclass that fails in a way of its own."""
 
     def __init__(self, **options: Any) -> None:
-        raise RuntimeError(f"cannot work with {options}")
+        environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        site = (site_settings.AWS_S3_SECRET_ACCESS_KEY, site_settings.AWS_SECRET_ACCESS_KEY)
+        raise RuntimeError(f"cannot work with {options}, {environment}, {site}")
 
 
 @produces("dualstorage.E001")
-def test_a_subclass_that_raises_an_error_with_all_its_options(site: Site) -> None:
-    site(f"{__name__}.Refusing", s3={**BUCKET, **KEYS, "proxies": {"https": f"http://me:{PASSWORD}@proxy"}})
+def test_a_subclass_that_raises_an_error_with_all_its_options(
+    site: Site, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", TOKEN)
+    settings.AWS_S3_SECRET_ACCESS_KEY = "sentinel-of-one-key"
+    settings.AWS_SECRET_ACCESS_KEY = "sentinel-of-another-key"
+    proxies = {"https": f"http://me:{PASSWORD}@proxy"}
+    site(f"{__name__}.Refusing", s3={**BUCKET, **KEYS, "proxies": proxies, "cloudfront_key": PEM})
     assert "RuntimeError: cannot work with" in run()["dualstorage.E001"].msg
 
 
@@ -256,14 +277,14 @@ class Manifest(ManifestFilesMixin, DualWriteStorage):  # type: ignore[misc]  # w
 @produces("dualstorage.E002")
 @pytest.mark.parametrize("alias", ["default", "staticfiles"])
 def test_a_storage_with_a_manifest(settings: Settings, alias: str) -> None:
-    settings.STORAGES = {alias: {"BACKEND": f"{__name__}.Manifest", "OPTIONS": {"phase": "filesystem"}}}
+    set_storages(settings, {alias: {"BACKEND": f"{__name__}.Manifest", "OPTIONS": {"phase": "filesystem"}}})
     assert set(run(deploy=True)) == {"dualstorage.E002"}
 
 
 @produces("dualstorage.E003")
 @pytest.mark.parametrize("backend", [DUAL, DualWriteStorage])
 def test_static_files_in_a_dual_storage(settings: Settings, backend: Any) -> None:
-    settings.STORAGES = {"staticfiles": {"BACKEND": backend}}
+    set_storages(settings, {"staticfiles": {"BACKEND": backend}})
     assert set(run(deploy=True)) == {"dualstorage.E003"}
 
 
@@ -320,9 +341,9 @@ def test_a_bucket_in_the_settings_of_django_storages(site: Site, settings: Setti
 @pytest.mark.parametrize(
     ("keys", "lacking"),
     [
-        ({"access_key": ACCESS_KEY}, "the secret access key is"),
-        ({"secret_key": SECRET_KEY}, "the access key id is"),
-        ({"security_token": TOKEN}, "the access key id and the secret access key are"),
+        ({"access_key": ACCESS_KEY}, "without the secret access key."),
+        ({"secret_key": SECRET_KEY}, "without the access key id."),
+        ({"security_token": TOKEN}, "without the access key id and the secret access key."),
     ],
 )
 def test_half_of_the_credentials_in_options(site: Site, keys: dict[str, str], lacking: str) -> None:
@@ -390,7 +411,9 @@ def test_credentials_that_the_client_library_finds(
     (tmp_path / "aws-credentials").write_text(
         f"[work]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n"
     )
-    (tmp_path / "aws-config").write_text("[profile role]\nrole_arn = arn:aws:iam::1:role/media\nsource_profile = work\n")
+    (tmp_path / "aws-config").write_text(
+        "[profile role]\nrole_arn = arn:aws:iam::1:role/media\nsource_profile = work\n"
+    )
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     site(s3=BUCKET)
@@ -405,7 +428,7 @@ def test_the_default_profile_counts(site: Site, tmp_path: Path) -> None:
     assert run() == {}
 
 
-class AssumesRole(S3Storage):
+class AssumesRole(S3Storage):  # type: ignore[misc]  # untyped library
     """A site's S3Storage that finds its credentials in a way of its own, and has its own idea of overwriting."""
 
     file_overwrite = True
@@ -563,8 +586,8 @@ def test_an_empty_media_root(
 def test_a_static_root_that_is_inside_or_around_media_root(
     site: Site, settings: Settings, media_root: Path, static: str
 ) -> None:
-    site(s3={**BUCKET, **KEYS})
     settings.STATIC_ROOT = media_root / static
+    site(s3={**BUCKET, **KEYS})
     assert set(run()) == {"dualstorage.E017"}
 
 
@@ -572,16 +595,16 @@ def test_a_static_root_that_is_inside_or_around_media_root(
 def test_a_static_root_that_is_media_root_by_a_link(
     site: Site, settings: Settings, media_root: Path, tmp_path: Path
 ) -> None:
-    site(s3={**BUCKET, **KEYS})
     (tmp_path / "static").symlink_to(media_root)
     settings.STATIC_ROOT = str(tmp_path / "static")
+    site(s3={**BUCKET, **KEYS})
     assert set(run()) == {"dualstorage.E017"}
 
 
 @pytest.mark.parametrize("static", ["static", "media-static", "med"])
 def test_a_static_root_beside_media_root(site: Site, settings: Settings, tmp_path: Path, static: str) -> None:
-    site(s3={**BUCKET, **KEYS})
     settings.STATIC_ROOT = tmp_path / static
+    site(s3={**BUCKET, **KEYS})
     assert run() == {}
 
 
@@ -597,7 +620,7 @@ def test_a_media_root_that_is_not_there_is_not_made(site: Site, settings: Settin
 def test_a_filesystem_without_nanoseconds(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     exact = os.utime
 
-    def coarse(path: Any, *, ns: tuple[int, int]) -> None:
+    def coarse(path: Any, times: None = None, *, ns: tuple[int, int] = (0, 0)) -> None:
         exact(path, ns=(ns[0] // 10**9 * 10**9, ns[1] // 10**9 * 10**9))
 
     site(s3={**BUCKET, **KEYS})
@@ -826,16 +849,14 @@ def test_a_server_that_refuses(site: Site, s3_options: dict[str, Any], wrong: di
         (Status(403, "AccessDenied"), "Allow s3:PutObject"),
         (Status(400, "AccessControlListNotSupported"), "Remove AWS_DEFAULT_ACL"),
         (Status(403, "RequestTimeTooSkewed"), "clock"),
-        (Status(400, "SomethingElse"), "dualstorage_doctor"),
+        (Status(400, "SomethingElse"), "look up what"),
         (Status(503), "Check the endpoint"),
         (Refused(), "Check the endpoint"),
         (BlackHole(), "Check the endpoint"),
     ],
     ids=str,
 )
-def test_a_server_that_fails(
-    site: Site, proxy: FaultProxy, s3_options: dict[str, Any], fault: Any, told: str
-) -> None:
+def test_a_server_that_fails(site: Site, proxy: FaultProxy, s3_options: dict[str, Any], fault: Any, told: str) -> None:
     proxy.fail(fault, times=None)
     site(provider="seaweedfs", read_timeout=0.3, s3={**s3_options, "endpoint_url": proxy.endpoint_url})
     found = run(deploy=True)
@@ -869,14 +890,11 @@ def test_a_server_without_conditional_requests(site: Site, proxy: FaultProxy, s3
     assert set(run(deploy=True)) == {"dualstorage.W028"}
 
 
-def test_the_acl_of_an_upload_is_tried(site: Site, moto: MotoServer) -> None:
-    client = moto.client()
-    bucket = moto.create_bucket()
-    client.put_bucket_ownership_controls(
-        Bucket=bucket, OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
-    )
-    keys = {"access_key": moto.access_key, "secret_key": moto.secret_key, "region_name": "us-east-1"}
-    site(s3={"bucket_name": bucket, "endpoint_url": moto.endpoint_url, "default_acl": "public-read", **keys})
+@produces("dualstorage.E027")
+def test_the_acl_of_an_upload_is_tried(site: Site, proxy: FaultProxy, s3_options: dict[str, Any]) -> None:
+    refusal = Status(400, "AccessControlListNotSupported")
+    proxy.fail(refusal, when=lambda request: "x-amz-acl" in request.headers, times=None)
+    site(s3={**s3_options, "endpoint_url": proxy.endpoint_url, "default_acl": "private"})
     found = run(deploy=True)
     assert set(found) == {"dualstorage.W010", "dualstorage.E027"}
     assert "takes no ACL" in str(found["dualstorage.E027"].hint)

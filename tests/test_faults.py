@@ -61,9 +61,7 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def lab(
-    seaweed: SeaweedServer, seaweed_bucket: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Lab]:
+def lab(seaweed: SeaweedServer, seaweed_bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with FaultProxy(seaweed.endpoint_url) as wire:
         yield Lab(seaweed, seaweed_bucket, tmp_path_factory.mktemp("media"), wire)
 

@@ -106,7 +106,8 @@ def test_our_own_names_are_reserved(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "a", "dualstorage", "a/.dualstorage", "a/.dualstorage/b", ".dualstorage2", ".hidden", "x.dualstorage-tmp"]
+    "name",
+    ["", "a", "dualstorage", "a/.dualstorage", "a/.dualstorage/b", ".dualstorage2", ".hidden", "x.dualstorage-tmp"],
 )
 def test_all_other_names_are_not(name: str) -> None:
     assert not is_reserved(name)

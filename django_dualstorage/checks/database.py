@@ -75,8 +75,8 @@ def _state_of(dual: Dual) -> Iterator[CheckMessage]:
             "dualstorage.W026",
             dual.where,
             f"The phase is pinned to {pinned}, but the database says that the site is in {recorded}.",
-            "Take the pin (phase in OPTIONS, DUALSTORAGE_PHASE, or USE_S3=0) out and let manage.py dualstorage_cutover "
-            "or dualstorage_rollback go there step by step: a leap hides files that only one side has.",
+            "If the pin is a mistake (phase in OPTIONS, DUALSTORAGE_PHASE or USE_S3=0), take it out. If the site is to "
+            "go there, take one step at a time (docs: phases): a leap hides files that only one side has.",
         )
     yield from _volumes(dual, pinned or recorded or DEFAULT_PHASE)
 

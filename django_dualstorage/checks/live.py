@@ -94,7 +94,10 @@ def _next_step(error: Exception) -> str:
     step = _NEXT_STEPS.get(error.code) if isinstance(error, S3Error) else None
     if step is None and isinstance(error, S3TransientError):
         step = "Check the endpoint, DNS, TLS and the firewall between this machine and S3."
-    return step or "Run manage.py dualstorage_doctor, which tries each permission by itself."
+    return (
+        step
+        or "It was a PUT, GET or DELETE of one small object below location: look up what the service means by that."
+    )
 
 
 def _nothing() -> None:

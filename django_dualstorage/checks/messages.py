@@ -42,21 +42,18 @@ def told(error: Exception, options: Mapping[str, Any]) -> str:
 
 
 def _secrets(options: Mapping[str, Any]) -> set[str]:
-    site = {_as_option(name): getattr(settings, name) for name in dir(settings) if name.startswith("AWS_")}
-    environment = {_as_option(name): value for name, value in os.environ.items() if name.startswith("AWS_")}
-    return {
-        text
-        for source in (options, site, environment, settings.DATABASES)
-        for text in _texts(source, secret=False)
-        if len(text) >= _SHORTEST_SECRET
-    }
+    site = [{_as_option(name): getattr(settings, name)} for name in dir(settings) if name.startswith("AWS_")]
+    environment = [{_as_option(name): value} for name, value in os.environ.items() if name.startswith("AWS_")]
+    found = {text for text in _texts([options, site, environment, settings.DATABASES]) if len(text) >= _SHORTEST_SECRET}
+    # An error may show a value as Python does, where a key with line breaks looks different.
+    return found | {repr(text)[1:-1] for text in found}
 
 
 def _as_option(name: str) -> str:
     return name.removeprefix("AWS_").removeprefix("S3_").lower()
 
 
-def _texts(value: Any, *, secret: bool) -> Iterator[str]:
+def _texts(value: Any, *, secret: bool = False) -> Iterator[str]:
     """The texts below a name that is a secret's."""
     if isinstance(value, Mapping):
         for name, below in value.items():

@@ -66,7 +66,7 @@ def s3_problems(dual: Dual) -> list[CheckMessage]:
                 f"The phase is pinned to {dual.pinned.phase}, in which no file can be read without S3, and S3 cannot "
                 "be used as it is configured.",
                 "Correct what the other messages name. Pinning an earlier phase instead would hide the files that only "
-                "S3 has; manage.py dualstorage_rollback brings them home first.",
+                "S3 has.",
             )
         )
     return found
@@ -134,13 +134,11 @@ def _credentials(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
 
 
 def _half(dual: Dual, access_key: Any, secret_key: Any) -> CheckMessage:
-    lacking = [
-        name for name, value in (("the access key id", access_key), ("the secret access key", secret_key)) if not value
-    ]
+    named = {"the access key id": access_key, "the secret access key": secret_key}
     return message(
         "dualstorage.E007",
         dual.where,
-        f"The S3 credentials are given by half: {' and '.join(lacking)} is missing.",
+        f"The S3 credentials are given by half, without {' and '.join(name for name in named if not named[name])}.",
         "Set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN only with temporary ones), or "
         "none of them.",
     )

@@ -12,7 +12,10 @@ import hmac
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from typing import Final
 from urllib.parse import quote
+
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,16 @@ class Endpoint:
 
     #: ``https`` or ``http``.
     scheme: str
-    #: Host with port where it is not the scheme's own.
+    #: Host, with a port if the configuration has one.
     host: str
     #: Path before the key: ``/`` or ``/bucket/``.
     base_path: str
     region: str
+
+    @property
+    def host_header(self) -> str:
+        """What a browser sends: in lower case, and without the port that the scheme implies."""
+        return self.host.lower().removesuffix(_DEFAULT_PORTS.get(self.scheme, ""))
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ def presign_get(endpoint: Endpoint, keys: Keys, key: str, *, seconds: int, now: 
         query += f"&X-Amz-Security-Token={quote(keys.token, safe='')}"
     query += "&X-Amz-SignedHeaders=host"
     path = endpoint.base_path + quote(key, safe="/~")
-    canonical = f"GET\n{path}\n{query}\nhost:{endpoint.host}\n\nhost\nUNSIGNED-PAYLOAD"
+    canonical = f"GET\n{path}\n{query}\nhost:{endpoint.host_header}\n\nhost\nUNSIGNED-PAYLOAD"
     to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
     signature = hmac.digest(_day_key(keys, date, endpoint.region), to_sign.encode(), "sha256").hex()
     return f"{endpoint.scheme}://{endpoint.host}{path}?{query}&X-Amz-Signature={signature}"

@@ -29,6 +29,12 @@ class Stamp:
     def __str__(self) -> str:
         return f"{self.size}:{self.mtime_ns}"
 
+    @property
+    def seconds(self) -> float:
+        """The modification time as ``os.path.getmtime`` gives it, rounded in the very same way."""
+        seconds, nanoseconds = divmod(self.mtime_ns, 1_000_000_000)
+        return seconds + 1e-9 * nanoseconds
+
 
 def parse_stamp(text: str | None) -> Stamp | None:
     """The stamp written in an object's metadata; None for an absent or foreign value (such an object is unstamped)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -172,11 +173,10 @@ class FilesystemSide:
             raise UnmovableError(
                 "unreadable", f"cannot be read ({error.strerror}); give the user that runs this command read permission"
             ) from error
-        file = os.fdopen(fd, "rb")
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            file.close()
+            os.close(fd)
             raise UnmovableError("special", "is a folder, device or pipe, not a file")
-        return file, version_of(fd)
+        return os.fdopen(fd, "rb"), version_of(fd)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -299,7 +299,12 @@ def _move(source: str, target: str) -> bool:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        shutil.copyfile(source, target)
+        try:
+            shutil.copyfile(source, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(target)
+            raise
         os.unlink(source)
         return False
     return True

@@ -33,31 +33,48 @@ class ReadRule(Enum):
     S3_FIRST = "S3, else the disk"
     MARKED = "the disk if the name is marked, else S3, else the disk"
     STAMPED = "S3 if its stamp equals the local version, else the disk"
-    ONE_LOOK = "STAMPED; files that only S3 has if there is no hint"
+    ONE_LOOK = "STAMPED; files that only S3 has if nothing hides them"
     TWO_LOOKS = "ONE_LOOK, and a second look after the GET"
+
+
+class Hides(Enum):
+    """Which hints say that an object without a local file is none."""
+
+    REMNANTS = "that of a delete, and that of the operation which wrote the object"
+    ANY = "any"
+    DELETES = "that of a delete"
+    WRITERS = "that of the operation which wrote the object"
+    NONE = "none"
 
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """The three ways of making S3 equal to the disk; they part at READ."""
+    """The three ways of making the other side equal to the truth; they part at READ."""
 
-    put: Program
-    delete: Program
+    #: The other side gets what the truth has (PUT, or COMMIT where S3 is the truth).
+    give: Program
+    #: It loses what the truth has not (DELETE, or UNLINK where S3 is the truth).
+    take: Program
     nothing: Program
 
     def __post_init__(self) -> None:
-        for program in (self.put, self.delete, self.nothing):
-            if program[: self.fork] != self.put[: self.fork]:
-                raise ValueError(f"{program} differs from {self.put} before READ, when nothing is decided yet.")
+        for program in self.ways:
+            if program[: self.fork] != self.give[: self.fork]:
+                raise ValueError(f"{program} differs from {self.give} before READ, when nothing is decided yet.")
+
+    @property
+    def ways(self) -> tuple[Program, Program, Program]:
+        """All three."""
+        return self.give, self.take, self.nothing
 
     @property
     def fork(self) -> int:
         """Where the ways part."""
-        return self.put.index(Step.READ) + 1
+        return self.give.index(Step.READ) + 1
 
     def without(self, *dropped: Step) -> Reconciliation:
         """The same without some steps."""
-        return Reconciliation(*(without(program, *dropped) for program in (self.put, self.delete, self.nothing)))
+        return Reconciliation(*(without(program, *dropped) for program in self.ways))
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,17 @@ class Design:
     repair: Reconciliation | None = None
     save_deferred: Program = ()
     delete_deferred: Program = ()
+    #: An overwrite of a file that only S3 has: SAVE with a detour, COMMIT, back to before PUT. Empty: it never asks.
+    save_over_s3_only: Program = ()
+    #: A delete of such a file: DELETE with a detour, COMMIT. Empty: no detour.
+    delete_s3_only: Program = ()
+    #: A save asks S3 before it takes a name that the disk lacks.
+    asks_s3: bool = False
+    #: The server honours If-None-Match; else the question is a HEAD.
+    conditional: bool = True
+    #: The disk decides what a file is.
+    local_truth: bool = True
+    hides: Hides = Hides.ANY
     #: An S3 failure is raised to the caller.
     raises: bool = False
     #: An operation that raised has changed nothing that a reader may see.
@@ -91,6 +119,10 @@ class Design:
     unlocks_first: bool = False
     #: Backfill compares versions; else it asks only whether S3 has the name.
     compares: bool = True
+    #: Backfill is repair of a name that a walk over the disk found, so it drops hints too.
+    backfill_drains: bool = False
+    #: A reconcile whose answer was not clean removes the hints of those before it: its own stands for theirs.
+    supersedes: bool = False
     #: Backfill creates with If-None-Match.
     creates_only: bool = False
     #: Backfill looks at the disk again after its PUT.
@@ -103,10 +135,46 @@ class Design:
     hint_before_disk: bool = False
     #: A read never takes longer than a grace period between its two looks.
     bounds_reads: bool = False
+    #: A killed process gives up the lock of the name before that of its hint.
+    dies_slowly: bool = False
+
+    # What the built design still lacks: see LIMITS.
+    #: A read weighs the hints that it saw before its GET too.
+    remembers_hints: bool = False
+    #: A read says "absent" only after one more look at the disk.
+    rechecks_disk: bool = False
+    #: A save knows the object of its own first attempt, and that another attempt may still land.
+    minds_own_attempts: bool = False
+    #: A mutator that weighs an object counts all hints but its own, not only those of the dead.
+    weighs_all_hints: bool = False
+    #: Backfill of a file that has vanished removes no hints: it has not looked at S3.
+    looks_before_it_forgets: bool = False
+    #: A reconcile supersedes only hints of which nothing can land any more and whose object is not there.
+    supersedes_carefully: bool = False
 
     def __post_init__(self) -> None:
         for program in (self.save, self.save_deferred):
             _require_order(program)
+        self.check_detour(self.save, self.save_over_s3_only, Step.PUT)
+        self.check_detour(self.delete, self.delete_s3_only, Step.DELETE)
+
+    @staticmethod
+    def check_detour(plain: Program, detour: Program, back: Step) -> None:
+        """Refuse a way over a file that only S3 has that is not the plain way with COMMIT before its S3 step."""
+        if not detour:
+            return
+        at = detour.index(Step.COMMIT)
+        if detour[at + 1 :] != plain[_before(plain, back, at) :] or detour[:at] != plain[:at]:
+            raise ValueError(f"{detour} is not {plain} with a COMMIT before {back.name}.")
+
+    def weighs(self, hints: int, deletions: int, owner: int) -> bool:
+        """Whether an object without a local file is a remnant by ``hints``, so that the name counts as absent."""
+        wrote = owner >= 0 and hints >> owner & 1
+        if self.hides is Hides.REMNANTS:
+            return bool(wrote or hints & deletions)
+        if self.hides is Hides.DELETES:
+            return bool(hints & deletions)
+        return bool(wrote) and self.hides is Hides.WRITERS
 
     @property
     def certifies(self) -> bool:
@@ -117,6 +185,11 @@ class Design:
     def converges(self) -> bool:
         """Whether the design claims that both sides become equal at all."""
         return self.verifies or self.repair is not None
+
+
+def _before(program: Program, step: Step, at: int) -> int:
+    """Where to go on behind a detour that was taken at ``at``: at ``step``, which may have been tried before."""
+    return at - 1 if step in program[:at] else at
 
 
 def without(program: Program, *dropped: Step) -> Program:
@@ -143,6 +216,8 @@ def _require_order(program: Program) -> None:
 # -- the design that is built ------------------------------------------------------------------------------------------
 
 RECONCILE: Final = Reconciliation(steps.RECONCILE_PUT, steps.RECONCILE_DELETE, steps.RECONCILE_NOTHING)
+#: Where S3 is the truth.
+RECONCILE_FROM_S3: Final = Reconciliation(steps.RECONCILE_HOME, steps.RECONCILE_QUARANTINE, steps.RECONCILE_NOTHING)
 
 BUILT: Final = Design(
     "built",
@@ -154,13 +229,18 @@ BUILT: Final = Design(
     journal=Journal.HINTS,
     backfill=RECONCILE,
     repair=RECONCILE,
+    save_over_s3_only=steps.SAVE_OVER_S3_ONLY,
+    asks_s3=True,
+    hides=Hides.REMNANTS,
     distrusts_retries=True,
     waits_grace=True,
     spares_s3_only=True,
     raising_is_void=True,
     bounds_reads=True,
+    backfill_drains=True,
+    supersedes=True,
 )
-STRICT: Final = replace(BUILT, name="built, strict", raises=True)
+STRICT: Final = replace(BUILT, name="built, strict", raises=True, delete_s3_only=steps.DELETE_STRICT_S3_ONLY)
 
 
 def design_of(phase: Phase) -> Design:
@@ -168,11 +248,17 @@ def design_of(phase: Phase) -> Design:
     policy = policy_of(phase)
     reads = {Reads.LOCAL: ReadRule.LOCAL, Reads.CERTIFIED: ReadRule.TWO_LOOKS, Reads.S3: ReadRule.S3}[policy.reads]
     if policy.writes_both:
+        strict = policy.local_truth and not policy.queues_s3_errors
         return replace(
-            BUILT,
+            STRICT if strict else BUILT,
             name=str(phase),
             reads=reads,
             raises=not policy.queues_s3_errors,
+            asks_s3=policy.sees_s3_only_files,
+            local_truth=policy.local_truth,
+            backfill=RECONCILE if policy.local_truth else RECONCILE_FROM_S3,
+            repair=RECONCILE if policy.local_truth else RECONCILE_FROM_S3,
+            spares_s3_only=policy.local_truth,
             # Where S3 is the truth, a lost answer leaves the caller in doubt.
             raising_is_void=policy.local_truth,
         )
@@ -192,7 +278,7 @@ def _around(program: Program, *before: Step) -> Program:
 
 
 def _marked(name: str, *before: Step, sticky: bool = False) -> Design:
-    reconcile = Reconciliation(*(_around(way, *before) for way in (_BLIND.put, _BLIND.delete, _BLIND.nothing)))
+    reconcile = Reconciliation(*(_around(way, *before) for way in _BLIND.ways))
     save, delete = (_around(program, *before) for program in _LOCAL_FIRST)
     return Design(
         name,
@@ -232,11 +318,15 @@ O1: Final = Design(
 M1: Final = Design(
     "M1 stamps alone, no verify", *_S3_FIRST, ReadRule.STAMPED, backfill=_BLIND, repair=_BLIND, waits_grace=True
 )
+PRIMARY: Final = design_of(Phase.S3_PRIMARY)
 M1_VERIFIED: Final = replace(M1, name="M1 stamps alone, then verify", verifies=True)
-M4: Final = replace(BUILT, name="M4 built, without the second look", reads=ReadRule.ONE_LOOK)
+M4: Final = replace(BUILT, name="M4 any hint hides, without the second look", reads=ReadRule.ONE_LOOK, hides=Hides.ANY)
 LOCAL_FIRST: Final = replace(
     STRICT,
     name="M5 built strict, disk first",
     save=swapped(steps.SAVE, Step.PUT, Step.COMMIT),
+    save_over_s3_only=(),
+    asks_s3=False,
+    delete_s3_only=(),
     delete=swapped(steps.DELETE, Step.DELETE, Step.UNLINK),
 )

@@ -6,7 +6,7 @@ REG
 
 LIN
     There is one order of all operations, each somewhere between its beginning and its end, that explains what every
-    read returned. An operation that failed or was killed takes effect before it ended, or never; one that promised
+    read returned, and in which a create finds no file. An operation that failed or was killed takes effect before it ended, or never; one that promised
     to have changed nothing, never.
 """
 
@@ -16,7 +16,7 @@ from enum import Flag
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from tests.model.state import Event, What
+from tests.model.state import ABSENT, Event, What
 
 #: The write that was there before everybody.
 _FIRST: Final = -1
@@ -50,6 +50,8 @@ class Running(NamedTuple):
     value: int
     #: A read: the versions it may return. A write: the writes that ended before it began.
     context: frozenset[int]
+    #: A write that can only happen where there is no file.
+    exclusive: bool = False
 
 
 class Memory(NamedTuple):
@@ -72,8 +74,8 @@ def remember_nothing(value: int) -> Memory:
 def hear(memory: Memory, event: Event) -> tuple[Memory, Bad]:
     """What is remembered after ``event``, and what it violates."""
     what, operation, value = event
-    if what is What.WRITE:
-        return _begin_write(memory, operation, value), Bad.NOTHING
+    if what in (What.WRITE, What.CREATE):
+        return _begin_write(memory, operation, value, exclusive=what is What.CREATE), Bad.NOTHING
     if what is What.READ:
         return _begin_read(memory, operation), Bad.NOTHING
     ending = next(running for running in memory.running if running.operation == operation)
@@ -89,10 +91,10 @@ def hear(memory: Memory, event: Event) -> tuple[Memory, Bad]:
     return _end_write(memory._replace(running=rest), ending, what, memory)
 
 
-def _begin_write(memory: Memory, operation: int, value: int) -> Memory:
+def _begin_write(memory: Memory, operation: int, value: int, *, exclusive: bool) -> Memory:
     older = frozenset(write for write, _ in memory.current if write in memory.ended)
     running = [other._replace(context=other.context | {value}) if other.is_read else other for other in memory.running]
-    running.append(Running(operation, False, value, older))
+    running.append(Running(operation, False, value, older, exclusive))
     return memory._replace(current=memory.current | {(operation, value)}, running=tuple(sorted(running)))
 
 
@@ -102,7 +104,7 @@ def _begin_read(memory: Memory, operation: int) -> Memory:
 
 
 def _end_write(memory: Memory, ending: Running, what: What, before: Memory) -> tuple[Memory, Bad]:
-    operation, _, value, older = ending
+    operation, _, value, older, _ = ending
     current = memory.current
     if what is What.DONE:
         current = frozenset(write for write in current if write[0] not in older)
@@ -146,7 +148,7 @@ def _closure(points: frozenset[Point], running: tuple[Running, ...]) -> frozense
         value, effects = todo.pop()
         happened = {operation for operation, _ in effects}
         for other in running:
-            if other.operation in happened:
+            if other.operation in happened or (other.exclusive and value != ABSENT):
                 continue
             after = value if other.is_read else other.value
             point = Point(after, effects | {(other.operation, after)})

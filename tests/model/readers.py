@@ -3,145 +3,194 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
-from tests.model.designs import Design, Journal, ReadRule
-from tests.model.processes import Process
-from tests.model.state import ABSENT, ENDED, Event, Faults, Local, Move, What, World, shown
+from tests.model.designs import Design, Hides, Journal, ReadRule
+from tests.model.processes import Kinds, Process
+from tests.model.state import ABSENT, ENDED, UNKNOWN, Event, Faults, Local, Move, What, World, shown
 
 # What a read does next.
 _BEGIN: Final = 0
 _DISK: Final = 1  # open the local file, whatever it is
 _GET: Final = 2  # GET, whatever it is
 _CERTIFY: Final = 3  # GET beside an open local file
-_ASK: Final = 4  # there is no local file: is there a hint?
-_FETCH: Final = 5  # there is none either: GET
+_ASK: Final = 4  # there is no local file: does a hint say that it was deleted?
+_FETCH: Final = 5  # none does: GET
 _AGAIN_DISK: Final = 6
 _AGAIN_HINT: Final = 7
 _OVER: Final = 8  # as _BEGIN, but the read has long begun
+_RECHECK: Final = 9  # it seems absent: is there really no local file?
 
 #: Readers have operations of their own, beyond the numbers of processes.
 FIRST_READ: Final = 100
 
 
-class Reader(Process):
-    """Reads ``times`` times. Stands at (which read, what is next, value, restarts)."""
+class _At(NamedTuple):
+    """Where a read stands."""
 
-    start = (0, _BEGIN, ABSENT, 0)
+    read: int
+    todo: int = _BEGIN
+    restarts: int = 0
+    #: What it has got, and who wrote that.
+    value: int = ABSENT
+    owner: int = UNKNOWN
+    #: The hints that were there before its GET ...
+    before: int = 0
+    #: ... and whose requests of then may grow old while it reads.
+    aging: int = 0
+
+
+class Reader(Process):
+    """Reads ``times`` times."""
+
+    start = _At(0)
     #: A read that has started over so often asks the disk alone. The code has more patience; less finds more here.
     patience: Final = 1
 
-    def __init__(self, design: Design, number: int, faults: Faults, times: int) -> None:
-        super().__init__(design, number, faults)
+    def __init__(self, design: Design, number: int, faults: Faults, kinds: Kinds, times: int) -> None:
+        super().__init__(design, number, faults, kinds)
         self.times = times
         self.name = f"read {number}"
 
     def moves(self, world: World, local: Local) -> Iterator[Move]:
-        read, todo, value, restarts = local
-        if todo == _BEGIN:
-            began = Event(What.READ, FIRST_READ + 10 * self.number + read, ABSENT)
-            for move in self._begin(world, read, restarts):
+        at = _At(*local)
+        if at.todo == _BEGIN:
+            began = Event(What.READ, self._operation(at), ABSENT)
+            for move in self._begin(world, at):
                 yield move._replace(events=(began, *move.events))
-        elif todo == _OVER:
-            yield from self._begin(world, read, restarts)
-        elif todo == _DISK:
-            yield self._got(world, "disk", read, world.local)
-        elif todo == _GET:
-            yield from self._get(world, read)
-        elif todo == _CERTIFY:
-            yield from self._certify(world, read, value)
-        elif todo == _ASK:
-            if self._is_marked(world):
-                yield self._got(world, "no local file, a hint", read, ABSENT)
+        elif at.todo == _OVER:
+            yield from self._begin(world, at)
+        elif at.todo == _DISK:
+            yield self._got(world, "disk", at, world.local)
+        elif at.todo == _GET:
+            yield from self._get(world, at)
+        elif at.todo == _CERTIFY:
+            yield from self._certify(world, at)
+        elif at.todo == _ASK:
+            yield self._ask(world, at)
+        elif at.todo == _FETCH:
+            yield from self._fetch(world, at)
+        elif at.todo == _RECHECK:
+            if world.local == ABSENT:
+                yield self._got(world, "still no local file", at, ABSENT)
             else:
-                yield Move(f"{self.name}: no hint", world, (read, _FETCH, ABSENT, restarts))
-        elif todo == _FETCH:
-            yield from self._fetch(world, read, restarts)
+                yield self._over(world, "local file appeared", at)
         else:
-            yield from self._look_again(world, local)
+            yield self._look_again(world, at)
 
-    def holds_time(self, local: Local) -> bool:
-        # It has seen no hint, so every hint there is now came later: the read has lasted longer than the grace period
-        # of a request that was sent since.
-        return self.design.bounds_reads and local[1] in (_FETCH, _AGAIN_DISK, _AGAIN_HINT)
+    def aging(self, local: Local) -> int:
+        # The read does not last: the requests that were sent since its first look are too young to be outlived.
+        at = _At(*local)
+        if self.design.bounds_reads and at.todo in (_FETCH, _AGAIN_DISK, _AGAIN_HINT):
+            return at.aging
+        return -1
 
-    def _begin(self, world: World, read: int, restarts: int) -> Iterator[Move]:
+    def _begin(self, world: World, at: _At) -> Iterator[Move]:
         rule = self.design.reads
         if rule is ReadRule.LOCAL:
-            yield self._got(world, "disk", read, world.local)
+            yield self._got(world, "disk", at, world.local)
         elif rule in (ReadRule.S3, ReadRule.S3_FIRST):
-            yield from self._get(world, read)
+            yield from self._get(world, at)
         elif rule is ReadRule.MARKED:
-            todo = _DISK if self._is_marked(world) else _GET
-            yield Move(f"{self.name}: {'marked' if todo == _DISK else 'not marked'}", world, (read, todo, ABSENT, 0))
+            todo = _DISK if self._hints(world) else _GET
+            yield self._on(world, "marked" if todo == _DISK else "not marked", at._replace(todo=todo))
         elif world.local != ABSENT:
-            yield Move(f"{self.name}: opens {shown(world.local)}", world, (read, _CERTIFY, world.local, restarts))
+            yield self._on(world, f"opens {shown(world.local)}", at._replace(todo=_CERTIFY, value=world.local))
         elif rule is ReadRule.STAMPED:
-            yield self._got(world, "no local file", read, ABSENT)
+            yield self._got(world, "no local file", at, ABSENT)
         else:
-            yield Move(f"{self.name}: no local file", world, (read, _ASK, ABSENT, restarts))
+            yield self._on(world, "no local file", at._replace(todo=_ASK))
 
-    def _get(self, world: World, read: int) -> Iterator[Move]:
+    def _get(self, world: World, at: _At) -> Iterator[Move]:
         falls_back = self.design.reads is not ReadRule.S3
         if world.s3 == ABSENT and falls_back:
-            yield Move(f"{self.name}: GET 404", world, (read, _DISK, ABSENT, 0))
+            yield self._on(world, "GET 404", at._replace(todo=_DISK))
         else:
-            yield self._got(world, "GET", read, world.s3)
+            yield self._got(world, "GET", at, world.s3)
         if world.get_faults:
             after = world._replace(get_faults=world.get_faults - 1)
             if falls_back:
-                yield Move(f"{self.name}: GET 503", after, (read, _DISK, ABSENT, 0))
+                yield self._on(after, "GET 503", at._replace(todo=_DISK))
             else:
-                yield self._raised(after, read)
+                yield self._raised(after, at)
 
-    def _certify(self, world: World, read: int, value: int) -> Iterator[Move]:
-        if world.s3 == value:
-            yield self._got(world, "GET, stamp equal", read, world.s3)
+    def _certify(self, world: World, at: _At) -> Iterator[Move]:
+        if world.s3 == at.value:
+            yield self._got(world, "GET, stamp equal", at, world.s3)
         else:
-            yield self._got(world, f"GET {shown(world.s3)}, stamp differs, the open local file", read, value)
+            yield self._got(world, f"GET {shown(world.s3)}, stamp differs, the open local file", at, at.value)
         if world.get_faults:
             after = world._replace(get_faults=world.get_faults - 1)
-            yield self._got(after, "GET 503, the open local file", read, value)
+            yield self._got(after, "GET 503, the open local file", at, at.value)
 
-    def _fetch(self, world: World, read: int, restarts: int) -> Iterator[Move]:
-        if self.design.reads is ReadRule.ONE_LOOK or world.s3 == ABSENT:
-            yield self._got(world, "GET", read, world.s3)
-        else:
-            first = _AGAIN_HINT if self.design.hint_before_disk else _AGAIN_DISK
-            yield Move(f"{self.name}: GET {shown(world.s3)}", world, (read, first, world.s3, restarts))
-        if world.get_faults:
-            yield self._raised(world._replace(get_faults=world.get_faults - 1), read)
-
-    def _look_again(self, world: World, local: Local) -> Iterator[Move]:
-        read, todo, value, restarts = local
-        disk = todo == _AGAIN_DISK
-        if world.local != ABSENT if disk else self._is_marked(world):
-            found = f"{'local file' if disk else 'hint'} appeared"
-            if restarts == self.patience:
-                yield Move(f"{self.name}: {found}, the disk must do", world, (read, _DISK, ABSENT, 0))
-            else:
-                yield Move(f"{self.name}: {found}, starts over", world, (read, _OVER, ABSENT, restarts + 1))
-        elif disk is self.design.hint_before_disk:
-            yield self._got(world, "nothing new", read, value)
-        else:
-            then = _AGAIN_HINT if disk else _AGAIN_DISK
-            yield Move(
-                f"{self.name}: still no {'local file' if disk else 'hint'}", world, (read, then, value, restarts)
-            )
-
-    def _is_marked(self, world: World) -> bool:
-        # A row in somebody else's transaction is not visible before its commit.
-        return bool(world.dead if self.design.journal is Journal.ROWS else world.hints)
-
-    def _got(self, world: World, how: str, read: int, value: int) -> Move:
-        return self._next(
-            world, f"{how} => {shown(value)}", Event(What.GOT, FIRST_READ + 10 * self.number + read, value)
+    def _ask(self, world: World, at: _At) -> Move:
+        hints = self._hints(world)
+        hides = self.design.hides
+        deleted = hints & self.kinds.deletions and hides in (Hides.REMNANTS, Hides.DELETES)
+        if deleted or (hints and hides is Hides.ANY):
+            return self._absent(world, f"no local file, a hint{' of a delete' if deleted else ''}", at)
+        before = hints if self.design.remembers_hints else 0
+        return self._on(
+            world,
+            f"no hint{' of a delete' if hints else ''}",
+            at._replace(todo=_FETCH, before=before, aging=world.fresh),
         )
 
-    def _raised(self, world: World, read: int) -> Move:
-        return self._next(world, "raises", Event(What.RAISED, FIRST_READ + 10 * self.number + read, ABSENT))
+    def _fetch(self, world: World, at: _At) -> Iterator[Move]:
+        if world.s3 == ABSENT:
+            yield self._absent(world, "GET 404", at)
+        elif self.design.reads is ReadRule.ONE_LOOK:
+            yield self._got(world, "GET", at, world.s3)
+        else:
+            todo = _AGAIN_HINT if self.design.hint_before_disk else _AGAIN_DISK
+            got = at._replace(todo=todo, value=world.s3, owner=world.s3_owner)
+            yield self._on(world, f"GET {shown(world.s3)}", got)
+        if world.get_faults:
+            yield self._raised(world._replace(get_faults=world.get_faults - 1), at)
 
-    def _next(self, world: World, text: str, event: Event) -> Move:
-        read = (event.operation - FIRST_READ) % 10 + 1
-        local = ENDED if read == self.times else (read, _BEGIN, ABSENT, 0)
-        return Move(f"{self.name}: {text}", world, local, (event,))
+    def _look_again(self, world: World, at: _At) -> Move:
+        last = (at.todo == _AGAIN_DISK) is self.design.hint_before_disk
+        if at.todo == _AGAIN_DISK:
+            if world.local != ABSENT:
+                return self._over(world, "local file appeared", at)
+            then, found = _AGAIN_HINT, "still no local file"
+        else:
+            hints = self._hints(world) | at.before
+            if self.design.hides is Hides.ANY and hints:
+                return self._over(world, "hint appeared", at)
+            if self.design.weighs(hints, self.kinds.deletions, at.owner):
+                return self._absent(world, "a hint says that this is no file", at)
+            then, found = _AGAIN_DISK, "no hint says that this is no file"
+        if last:
+            return self._got(world, found, at, at.value)
+        return self._on(world, found, at._replace(todo=then, before=0, aging=at.aging))
+
+    def _absent(self, world: World, how: str, at: _At) -> Move:
+        if self.design.rechecks_disk:
+            return self._on(world, how, _At(at.read, _RECHECK, at.restarts))
+        return self._got(world, how, at, ABSENT)
+
+    def _over(self, world: World, found: str, at: _At) -> Move:
+        if at.restarts == self.patience:
+            return self._on(world, f"{found}, the disk must do", _At(at.read, _DISK))
+        return self._on(world, f"{found}, starts over", _At(at.read, _OVER, at.restarts + 1))
+
+    def _hints(self, world: World) -> int:
+        # A row in somebody else's transaction is not visible before its commit.
+        return world.dead if self.design.journal is Journal.ROWS else world.hints
+
+    def _operation(self, at: _At) -> int:
+        return FIRST_READ + 10 * self.number + at.read
+
+    def _on(self, world: World, text: str, at: _At) -> Move:
+        return Move(f"{self.name}: {text}", world, at)
+
+    def _got(self, world: World, how: str, at: _At, value: int) -> Move:
+        return self._next(world, f"{how} => {shown(value)}", at, What.GOT, value)
+
+    def _raised(self, world: World, at: _At) -> Move:
+        return self._next(world, "raises", at, What.RAISED, ABSENT)
+
+    def _next(self, world: World, text: str, at: _At, what: What, value: int) -> Move:
+        local = ENDED if at.read + 1 == self.times else _At(at.read + 1)
+        return Move(f"{self.name}: {text}", world, local, (Event(what, self._operation(at), value),))

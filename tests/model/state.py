@@ -77,11 +77,11 @@ def begin(local: int, s3: int, faults: Faults) -> World:
     return World(local, s3, UNKNOWN, 0, 0, 0, FREE, (), faults.mutations, faults.gets, faults.kills)
 
 
-def canonical(world: World) -> World:
+def canonical(world: World, *, hints_are_remembered: bool = False) -> World:
     """The same world without what nobody can find out any more, so that equal futures are one state."""
     known = world.hints
     owner = world.s3_owner
-    if owner != UNKNOWN and not known >> owner & 1:
+    if owner != UNKNOWN and not known >> owner & 1 and not hints_are_remembered:
         owner = UNKNOWN
     for request in world.late:
         known |= 1 << request.owner
@@ -98,13 +98,14 @@ class What(IntEnum):
     """What happened to an operation, as its caller sees it."""
 
     WRITE = 0  # a save or delete begins
-    READ = 1  # a read begins
-    DONE = 2  # the write was acknowledged
-    FAILED = 3  # the write raised; it may have happened nevertheless
-    VOID = 4  # the write raised, and the design promises that nothing happened
-    KILLED = 5
-    GOT = 6  # the read returned a value
-    RAISED = 7  # the read raised
+    CREATE = 1  # a save begins that may only happen where there is no file
+    READ = 2  # a read begins
+    DONE = 3  # the write was acknowledged
+    FAILED = 4  # the write raised; it may have happened nevertheless
+    VOID = 5  # the write raised, and the design promises that nothing happened
+    KILLED = 6
+    GOT = 7  # the read returned a value
+    RAISED = 8  # the read raised
 
 
 class Event(NamedTuple):
@@ -138,6 +139,8 @@ class Answer(Enum):
     CLEAN = "ok"
     RETRIED = "ok after an SDK retry"
     REFUSED = "412"
+    #: The object that is in the way may be what our own first attempt wrote.
+    REFUSED_AFTER_RETRY = "412 after an SDK retry"
     LOST = "error"
 
 
@@ -145,12 +148,14 @@ def send(
     world: World, owner: int, value: int, *, late: bool, only_if_absent: bool = False
 ) -> Iterator[tuple[str, World, Answer]]:
     """Every outcome of one PUT (or DELETE, if ``value`` is ABSENT)."""
-    what = "S3 DELETE" if value == ABSENT else f"S3 PUT {shown(value)}"
+    what = "S3 DELETE" if value == ABSENT else f"S3 PUT {shown(value)}{' if there is nothing' if only_if_absent else ''}"
+    request = Late(owner, value, only_if_absent)
+    before = world
     # The hint says "sent" before the request leaves.
     world = world._replace(fresh=world.fresh | 1 << owner)
-    request = Late(owner, value, only_if_absent)
     applied, answer = _apply(world, request)
-    yield f"{what}: {answer.value}", applied, answer
+    # Of a request that was refused nothing can land, so there is nothing to wait for, whatever the hint says.
+    yield f"{what}: {answer.value}", before if answer is Answer.REFUSED else applied, answer
     if not world.mutation_faults:
         return
     left = world.mutation_faults - 1
@@ -161,14 +166,17 @@ def send(
         waiting = _with_late(world, request)._replace(mutation_faults=left)
         yield f"{what}: timed out, still on its way", waiting, Answer.LOST
         retried, second = _apply(waiting, request)
-        outcome = Answer.RETRIED if second is Answer.CLEAN else second
+        outcome = Answer.RETRIED if second is Answer.CLEAN else Answer.REFUSED_AFTER_RETRY
         yield f"{what}: timed out, still on its way; SDK retry: {second.value}", retried, outcome
+        if answer is Answer.CLEAN and only_if_absent:
+            after = applied._replace(mutation_faults=left)
+            yield f"{what}: done, but the answer is lost; SDK retry: 412", after, Answer.REFUSED_AFTER_RETRY
 
 
-def lose_sender(world: World, owner: int, value: int) -> World:
+def lose_sender(world: World, request: Late) -> World:
     """The sender is killed with its request on the wire."""
-    world = _with_late(world, Late(owner, value, False))
-    return world._replace(fresh=world.fresh | 1 << owner, mutation_faults=world.mutation_faults - 1)
+    world = _with_late(world, request)
+    return world._replace(fresh=world.fresh | 1 << request.owner, mutation_faults=world.mutation_faults - 1)
 
 
 def land(world: World, request: Late) -> World:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,12 +109,17 @@ def ignore(result: FileResult) -> None:
     """For runs to whose progress nobody listens."""
 
 
-def repaired(storage: DualWriteStorage, *, grace_over: bool = True, clock: Callable[[], float] | None = None) -> Report:
+def repaired(
+    storage: DualWriteStorage,
+    *,
+    grace_over: bool = True,
+    force: bool = False,
+    clock: Callable[[], float] = time.time,
+) -> Report:
     """Repair once; by default as if the grace period of every hint were over."""
     pair = storage.pair
     before, pair.grace = pair.grace, 0.0 if grace_over else pair.grace
     try:
-        extra = {} if clock is None else {"clock": clock}
-        return repair(storage, never_stop(), ignore, workers=2, **extra)
+        return repair(storage, never_stop(), ignore, workers=2, force=force, clock=clock)
     finally:
         pair.grace = before

@@ -24,19 +24,25 @@ IMPATIENT = 0.2
 class Lab:
     """Makes storages, each configuration once."""
 
-    def __init__(self, seaweed: SeaweedServer, bucket: str, root: Path, wire: FaultProxy) -> None:
-        self.wire = wire
+    def __init__(self, seaweed: SeaweedServer, bucket: str, root: Path, wire: FaultProxy | None = None) -> None:
+        self._wire = wire
         self.root = root
         self._names = itertools.count()
         self._storages: dict[tuple[object, ...], DualWriteStorage] = {}
         self._s3 = {
             "bucket_name": bucket,
             "location": f"t-{uuid.uuid4().hex[:12]}",
-            "endpoint_url": wire.endpoint_url,
+            "endpoint_url": (wire or seaweed).endpoint_url,
             "access_key": seaweed.access_key,
             "secret_key": seaweed.secret_key,
             "region_name": "us-east-1",
         }
+
+    @property
+    def wire(self) -> FaultProxy:
+        """The breakable wire."""
+        assert self._wire is not None, "this one has none"
+        return self._wire
 
     def name(self) -> str:
         """A name that no other test has."""

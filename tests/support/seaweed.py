@@ -103,6 +103,7 @@ class SeaweedServer:
         self._directory: Path | None = None
         self._sockets: list[Path] = []
         self._ports: dict[str, int] = {}
+        self._command: list[str] = []
 
     def __enter__(self) -> SeaweedServer:
         self.start()
@@ -157,19 +158,34 @@ class SeaweedServer:
 
         A forked child that inherited this object must not take the parent's server down.
         """
+        if self._directory is None or self._owner != os.getpid():
+            self._process = None
+            return
+        self.crash()
+        atexit.unregister(self.stop)
+        directory, self._directory = self._directory, None
+        shutil.rmtree(directory, ignore_errors=True)
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
+
+    def crash(self) -> None:
+        """Kill the server and keep its data, so that `restart` finds it as a crash would have left it."""
         process, self._process = self._process, None
         if process is None or self._owner != os.getpid():
             return
-        atexit.unregister(self.stop)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if process.stdin is not None:
             process.stdin.close()
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
-        for path in self._sockets:
-            path.unlink(missing_ok=True)
+
+    def restart(self) -> None:
+        """Start again after `crash`, on the same ports and with the same data; wait until it accepts writes."""
+        if self._directory is None:
+            raise SeaweedError("the server has not been started")
+        if self._process is None:
+            self._run(self._directory)
+            self._wait_until_ready()
 
     def create_bucket(self, name: str | None = None) -> str:
         """Make a bucket (with a fresh name unless one is given) and return its name.
@@ -228,18 +244,24 @@ class SeaweedServer:
         ]
         for part, port in ports.items():
             command += [f"-{part}.port={port}", f"-{part}.port.grpc={port + _GRPC_OFFSET}"]
+        self._command = command
+        self._owner = os.getpid()
+        atexit.register(self.stop)
+        self._run(directory)
+
+    def _run(self, directory: Path) -> None:
         # A test process that is killed runs no cleanup. So a shell beside the server waits for the end of the pipe that
         # only we hold open. (PR_SET_PDEATHSIG would fire as soon as the *thread* that started the server ends.)
         leftovers = shlex.join([str(directory), *map(str, self._sockets)])
         script = (
             "exec 3<&0 </dev/null; "
             f"(read -r _ <&3; kill -KILL $$; exec rm -rf {leftovers}) >/dev/null 2>&1 & "
-            f"exec {shlex.join(command)} 3<&-"
+            f"exec {shlex.join(self._command)} 3<&-"
         )
         # Settings of the developer (keys, proxies, WEED_*) must not leak into the server.
         environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(directory), "TMPDIR": str(directory)}
         log: IO[bytes]
-        with open(directory / "log", "wb") as log:
+        with open(directory / "log", "ab") as log:
             self._process = subprocess.Popen(
                 ["/bin/sh", "-c", script],
                 stdin=subprocess.PIPE,
@@ -249,8 +271,6 @@ class SeaweedServer:
                 env=environment,
                 start_new_session=True,
             )
-        self._owner = os.getpid()
-        atexit.register(self.stop)
 
     def _identities(self) -> dict[str, Any]:
         """Two people and no anonymous one: whoever doesn't sign gets nothing."""

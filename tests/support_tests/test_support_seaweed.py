@@ -137,6 +137,19 @@ def test_the_server_survives_the_thread_that_started_it_and_stop_leaves_nothing_
     server.stop()  # twice does no harm
 
 
+def test_a_crash_keeps_what_was_stored() -> None:
+    with SeaweedServer() as own:
+        bucket = own.create_bucket()
+        own.client().put_object(Bucket=bucket, Key="kept", Body=b"kept")
+        port = own.port
+        own.crash()
+        assert not answers(port)
+        own.restart()
+        assert own.port == port
+        assert own.client().get_object(Bucket=bucket, Key="kept")["Body"].read() == b"kept"
+    assert not answers(port)
+
+
 def test_a_killed_parent_takes_the_server_and_its_data_with_it() -> None:
     script = textwrap.dedent(
         """
