@@ -19,6 +19,10 @@ class JournalError(DualStorageError, OSError):
     """The journal folder inside MEDIA_ROOT cannot be used."""
 
 
+class LockTimeoutError(DualStorageError, OSError):
+    """Another operation has held the lock of a name for longer than ``DUALSTORAGE_LOCK_TIMEOUT``."""
+
+
 class S3Error(DualStorageError, OSError):
     """An S3 request failed; ``__cause__`` is the client library's own error.
 

@@ -124,7 +124,9 @@ class DeadHint:
 class Journal:
     """The journal of one MEDIA_ROOT. Building one touches nothing; the folder is made at the first use."""
 
-    def __init__(self, media_root: str) -> None:
+    def __init__(self, media_root: str, *, fsync: bool = False) -> None:
+        """``fsync``: a hint is on the disk itself before its operation goes on."""
+        self._fsync = fsync
         self.root = os.path.join(media_root, JOURNAL_DIR)
         self._hints = os.path.join(self.root, "hints")
         self._new = os.path.join(self.root, "new")
@@ -196,6 +198,8 @@ class Journal:
                 content = record.encoded()
                 if os.write(fd, content) != len(content):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                if self._fsync:
+                    _flush(fd, os.path.dirname(path))
             except BaseException:
                 os.unlink(path)
                 os.close(fd)
@@ -220,23 +224,13 @@ class Journal:
 
     def has_hint(self, name: str) -> bool:
         """Whether an operation on ``name`` has begun and is not known to have reached both sides."""
-        folder, prefix = os.path.split(self._hint_path(name, ""))
-        try:
-            entries = os.listdir(folder)
-        except FileNotFoundError:
-            return False
-        return any(entry.startswith(prefix) for entry in entries)
+        return bool(self._paths_of(name))
 
     def hints_of(self, name: str) -> list[HintRecord]:
         """The hints of ``name``, of living and of ended operations. One that is being written counts as none yet:
         its operation has done nothing.
         """
-        folder, prefix = os.path.split(self._hint_path(name, ""))
-        try:
-            entries = os.listdir(folder)
-        except FileNotFoundError:
-            return []
-        found = (_read(f"{folder}/{entry}") for entry in entries if entry.startswith(prefix))
+        found = (_read(path) for path in self._paths_of(name))
         return [record for record in found if record is not None]
 
     def names_with_dead_hints(self) -> Iterator[str]:
@@ -250,12 +244,7 @@ class Journal:
 
     def dead_hints_of(self, name: str) -> list[DeadHint]:
         """The hints of ``name`` whose operations have ended. Oldest first."""
-        folder, prefix = os.path.split(self._hint_path(name, ""))
-        try:
-            entries = os.listdir(folder)
-        except FileNotFoundError:
-            return []
-        found = [_read_if_dead(f"{folder}/{entry}") for entry in entries if entry.startswith(prefix)]
+        found = (_read_if_dead(path) for path in self._paths_of(name))
         return sorted((dead for dead in found if dead is not None), key=lambda dead: dead.record.began)
 
     def count(self) -> int:
@@ -280,12 +269,21 @@ class Journal:
         return swept
 
     def _hint_path(self, name: str, op_id: str) -> str:
-        digest = self.hash_of(name)
+        digest = blake2b(os.fsencode(name), digest_size=16, key=self.key).hexdigest()
         return f"{self._hints}/{digest[:2]}/{digest[2:]}-{op_id}"
 
-    def hash_of(self, name: str) -> str:
-        """The keyed hash of a name, 32 hex digits. Raises JournalError."""
-        return blake2b(os.fsencode(name), digest_size=16, key=self.key).hexdigest()
+    def _paths_of(self, name: str) -> list[str]:
+        if not self._exists:
+            return []  # nobody has ever begun an operation here, and asking must not need permission to write
+        folder, prefix = os.path.split(self._hint_path(name, ""))
+        try:
+            return [f"{folder}/{entry}" for entry in os.listdir(folder) if entry.startswith(prefix)]
+        except FileNotFoundError:
+            return []
+
+    @property
+    def _exists(self) -> bool:
+        return "key" in self.__dict__ or os.path.exists(os.path.join(self.root, "key"))
 
     def _all_hint_paths(self) -> Iterator[str]:
         for shard in self._entries(self._hints):
@@ -333,8 +331,17 @@ class _Explained:
         if isinstance(error, OSError):
             raise JournalError(
                 f"{self._what}: {error.strerror or error}. The user that runs Django must own this folder and the "
-                "disk must have room; it is safe to delete the folder while nothing runs."
+                "disk must have room. Do not delete the folder: it holds the hints of what S3 has still to be told."
             ) from error
+
+
+def _flush(fd: int, folder: str) -> None:
+    os.fsync(fd)
+    folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder_fd)
+    finally:
+        os.close(folder_fd)
 
 
 def _is_unlocked(fd: int) -> bool:

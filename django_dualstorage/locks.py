@@ -11,10 +11,11 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from typing import Final
 
-from django_dualstorage.exceptions import JournalError
-from django_dualstorage.journal import FILE_MODE, Journal
+from django_dualstorage.exceptions import LockTimeoutError
+from django_dualstorage.journal import DIR_MODE, FILE_MODE, Journal
 
 #: Hex digits of a stripe's number: 4,096 stripes.
 STRIPE_DIGITS: Final = 3
@@ -24,18 +25,25 @@ class NameLocks:
     """The locks of one MEDIA_ROOT."""
 
     def __init__(self, journal: Journal, *, timeout: float = 60.0) -> None:
-        self._journal = journal
+        self._folder = os.path.join(journal.root, "locks")
         self._timeout = timeout
 
     def acquire(self, name: str) -> int:
         """Take the lock of ``name``; returns what :func:`release` wants. The caller must release it in any case.
 
         The file is opened anew each time: a lock belongs to the open file, so threads that shared one descriptor
-        would all hold it at once, and so would a forked child. Raises JournalError if another operation keeps it
+        would all hold it at once, and so would a forked child. Raises LockTimeoutError if another operation keeps it
         longer than the timeout.
         """
-        path = f"{self._journal.root}/locks/{self._journal.hash_of(name)[:STRIPE_DIGITS]}"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        # Not the journal's keyed hash: the lock must be the same for a process that knows an older key.
+        stripe = blake2b(os.fsencode(name), digest_size=4).hexdigest()[:STRIPE_DIGITS]
+        path = f"{self._folder}/{stripe}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        try:
+            fd = os.open(path, flags, FILE_MODE)
+        except FileNotFoundError:
+            os.makedirs(self._folder, DIR_MODE, exist_ok=True)
+            fd = os.open(path, flags, FILE_MODE)
         try:
             self._wait(fd, name)
         except BaseException:
@@ -60,10 +68,10 @@ class NameLocks:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise JournalError(
+                    raise LockTimeoutError(
                         f"{name!r} has been locked by another operation for {self._timeout:.0f} s. If S3 is slow this "
                         "passes; otherwise look for a stopped process that has a file in "
-                        f"{self._journal.root}/locks open."
+                        f"{self._folder} open."
                     ) from None
                 time.sleep(pause)
                 pause = min(pause * 2, 0.05)

@@ -94,6 +94,8 @@ class Records:
                 found = _read_state(connection, self._alias)
                 if self._pinned is not None:
                     found = Known(self._pinned, found.certified, found.volume_id)
+                if found.phase is Phase.FILESYSTEM and found.certified:
+                    found = _uncertify(connection, self._alias, found)
                 self._report(connection, found.phase)
                 return found
         except Exception as error:  # every driver has errors of its own, and a test runner may forbid the database
@@ -172,6 +174,17 @@ def _read_state(connection: BaseDatabaseWrapper, alias: str) -> Known:
         raise PhaseUnknownError(
             f"The row of {alias!r} in {STATE_TABLE} cannot be understood: {error} Set it to the phase the site is in."
         ) from error
+
+
+def _uncertify(connection: BaseDatabaseWrapper, alias: str, found: Known) -> Known:
+    """What is written from now on reaches the disk alone, so S3 does not have every file any more."""
+    table = connection.ops.quote_name(STATE_TABLE)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {table} SET certified_at = NULL WHERE alias = %s",  # noqa: S608  a constant
+            [alias],
+        )
+    return Known(found.phase, volume_id=found.volume_id)
 
 
 def _write_report(connection: BaseDatabaseWrapper, alias: str, phase: Phase, volume_id: str) -> None:

@@ -153,9 +153,12 @@ class DualWriteStorage(FileSystemStorage):
     def records(self) -> Records:
         """This storage's phase in the database."""
         if self._records is None:
-            journal = self.pair.journal
-            self._records = Records(self.alias, self.options.phase, lambda: journal.volume_id)
+            self._records = Records(self.alias, self.options.phase, self._volume_id)
         return self._records
+
+    def _volume_id(self) -> str:
+        """The id of the volume, empty while MEDIA_ROOT is not there: reporting must not make a folder in its place."""
+        return self.pair.journal.volume_id if os.path.isdir(self.root) else ""
 
     @property
     def known(self) -> Known:
@@ -176,7 +179,7 @@ class DualWriteStorage(FileSystemStorage):
 
     def _new_pair(self) -> Pair:
         options = self.options
-        journal = Journal(self.root)
+        journal = Journal(self.root, fsync=options.fsync)
         return Pair(
             local=FilesystemSide(
                 self.root,

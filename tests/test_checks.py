@@ -254,7 +254,7 @@ class Refusing(DualWriteStorage):
 
     def __init__(self, **options: Any) -> None:
         environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-        site = (site_settings.AWS_S3_SECRET_ACCESS_KEY, site_settings.AWS_SECRET_ACCESS_KEY)
+        site = [getattr(site_settings, name) for name in dir(site_settings) if name.startswith("AWS_")]
         raise RuntimeError(f"cannot work with {options}, {environment}, {site}")
 
 

@@ -230,7 +230,7 @@ def test_killed_repair(lab: Lab, phase: str, record_property: Callable[[str, obj
         storage.pair.grace = 0.0
         return repair(storage, never_stop(), ignore, workers=1)
 
-    died = kill_everywhere(prepare, repair_all, victim(lab, phase), check, sample=3 if phase == "dual" else 6)
+    died = kill_everywhere(prepare, repair_all, victim(lab, phase), check, sample=6 if phase == "dual" else 10)
     record_property("kills", died)
 
 
@@ -266,7 +266,7 @@ def test_killed_backfill(lab: Lab, phase: str, record_property: Callable[[str, o
         # Settled files only, or the run would wait for them.
         return Backfill(storage, prefix=f"{folder}/", workers=1, clock=lambda: 4e9).run(never_stop(), ignore)
 
-    died = kill_everywhere(prepare, backfill, victim(lab, phase), check, sample=2 if phase == "dual" else 6)
+    died = kill_everywhere(prepare, backfill, victim(lab, phase), check, sample=5 if phase == "dual" else 12)
     record_property("kills", died)
     assert repaired(reader).complete
     assert reader.pair.journal.count() == 0

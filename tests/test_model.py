@@ -78,7 +78,7 @@ def test_a_mistake_in_the_built_design_is_caught(mutant: Expectation) -> None:
 def test_the_built_design_is_made_of_the_steps_that_the_code_announces() -> None:
     assert (BUILT.save, BUILT.delete) == (steps.SAVE, steps.DELETE)
     assert (BUILT.save_deferred, BUILT.delete_deferred) == (steps.SAVE_DEFERRED, steps.DELETE_DEFERRED)
-    assert (RECONCILE.put, RECONCILE.delete, RECONCILE.nothing) == (
+    assert RECONCILE.ways == (
         steps.RECONCILE_PUT,
         steps.RECONCILE_DELETE,
         steps.RECONCILE_NOTHING,

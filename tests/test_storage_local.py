@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from django.core.files import File
 from django.core.files.base import ContentFile
-from django.core.files.storage import FileSystemStorage, default_storage
+from django.core.files.storage import FileSystemStorage
+from django.core.files.storage.handler import StorageHandler
 from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.test import override_settings
 from hypothesis import HealthCheck, given, settings
@@ -187,13 +188,15 @@ def test_another_phase_in_the_settings_counts_at_once(media_root: Path, s3_optio
         assert not storage.exists("only-there.txt")
 
 
-def test_the_default_storage_of_a_site_is_one(tmp_path: Path, s3_options: dict[str, Any]) -> None:
+def test_a_site_configures_it_in_storages(tmp_path: Path, s3_options: dict[str, Any]) -> None:
     options = {"phase": "dual", "provider": "seaweedfs", "s3": s3_options}
     entry = {"BACKEND": "django_dualstorage.storage.DualWriteStorage", "OPTIONS": options}
-    with override_settings(MEDIA_ROOT=str(tmp_path), STORAGES={"default": entry, "other": {**entry}}):
-        name = default_storage.save("a.txt", ContentFile(b"x"))
-        assert default_storage.open(name).read() == b"x"
-        assert on_s3(default_storage._wrapped).keys() == {"a.txt"}  # type: ignore[attr-defined]
+    with override_settings(MEDIA_ROOT=str(tmp_path)):
+        storage = StorageHandler({"default": entry})["default"]
+        assert isinstance(storage, DualWriteStorage)
+        storage.save("a.txt", ContentFile(b"x"))
+        assert content_of(storage, "a.txt") == b"x"
+        assert on_s3(storage).keys() == {"a.txt"}
 
 
 def test_the_same_tree_may_have_another_prefix(make_storage: MakeStorage, prefix: str) -> None:

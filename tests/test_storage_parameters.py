@@ -1,4 +1,4 @@
-"""What an object is written with: the same for the application, backfill and repair, and what django-storages writes."""
+"""What an object is written with: the same for the application, backfill and repair, and as django-storages does."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from django.core.files.storage import default_storage
+from django.core.files.storage import storages
 
 from django_dualstorage.exceptions import S3Error
 from django_dualstorage.storage import DualWriteStorage
@@ -21,9 +21,7 @@ class Side:
 
 
 def _storage() -> DualWriteStorage:
-    storage = default_storage._wrapped if hasattr(default_storage, "_wrapped") else default_storage
-    storage.exists("")  # builds the lazy object
-    storage = default_storage._wrapped
+    storage = storages["default"]
     assert isinstance(storage, DualWriteStorage)
     return storage
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -80,8 +81,9 @@ class Report:
     counts: Counter[Outcome] = field(default_factory=Counter)
     bytes_moved: int = 0
     problems: list[FileResult] = field(default_factory=list)
-    #: Objects that no local file belongs to, where the command looked.
+    #: Objects that no local file belongs to, where the command looked, and the first of their names.
     s3_only: int = 0
+    s3_only_names: list[str] = field(default_factory=list)
     #: Hints that must wait out their grace period.
     pending: int = 0
     seconds: float = 0.0
@@ -96,6 +98,13 @@ class Report:
             self.pending += 1
         if result.outcome.is_problem and len(self.problems) < self.KEPT:
             self.problems.append(result)
+
+    def add_s3_only(self, names: Iterable[str]) -> None:
+        """Count objects that no local file belongs to."""
+        for name in names:
+            self.s3_only += 1
+            if len(self.s3_only_names) < self.KEPT:
+                self.s3_only_names.append(name)
 
     @property
     def files(self) -> int:
@@ -120,6 +129,7 @@ class Report:
             "counts": {outcome.value: self.counts[outcome] for outcome in Outcome if self.counts[outcome]},
             "bytes_moved": self.bytes_moved,
             "s3_only": self.s3_only,
+            "s3_only_names": self.s3_only_names,
             "pending_hints": self.pending,
             "seconds": round(self.seconds, 3),
             "interrupted": self.interrupted,

@@ -13,7 +13,7 @@ from django_dualstorage.core.objects import ListedObject
 from django_dualstorage.core.report import FileResult, Outcome, Report
 from django_dualstorage.engine.pool import Pool, Stop
 from django_dualstorage.exceptions import S3Error, UnmovableError
-from django_dualstorage.operations.gate import demand_local_truth, demand_same_volume
+from django_dualstorage.operations.gate import RefusedError, demand_local_truth, demand_same_volume
 from django_dualstorage.operations.probe import probe
 from django_dualstorage.protocol.reconcile import reconcile
 from django_dualstorage.sides.walk import walk
@@ -70,10 +70,15 @@ class Backfill:
         for result in pool.run(self._todo(listed)):
             report.add(result)
             on_result(result)
+        if listed and not report.files and not self._prefix and not stop:
+            raise RefusedError(
+                f"MEDIA_ROOT {self._storage.root} has no files, but S3 has {len(listed):,} under this storage's prefix. "
+                "Is the volume mounted? Nothing was changed."
+            )
         report.interrupted = bool(stop)
-        report.s3_only = sum(1 for name in listed if not is_reserved(name))
+        report.add_s3_only(name for name in listed if not is_reserved(name))
         report.seconds = time.monotonic() - started
-        if not self._dry_run and not self._prefix:
+        if not self._dry_run and not self._prefix and report.files:
             self._record(report)
         return report
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from django_dualstorage.exceptions import DualStorageError
 from django_dualstorage.storage import DualWriteStorage
 
@@ -11,7 +13,12 @@ class RefusedError(DualStorageError):
 
 
 def demand_same_volume(storage: DualWriteStorage) -> None:
-    """Refuse to work on another volume than the commands before, which an unmounted volume looks like."""
+    """Refuse to work on another volume than the commands before, which an unmounted volume looks like.
+
+    Raises FileNotFoundError if MEDIA_ROOT is not there, before anything could make it.
+    """
+    if not os.path.isdir(storage.root):
+        raise FileNotFoundError(f"MEDIA_ROOT {storage.root} is not a folder. Is its volume mounted?")
     recorded = storage.known.volume_id
     here = storage.pair.journal.volume_id
     if recorded and recorded != here:

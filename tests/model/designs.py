@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -155,26 +156,16 @@ class Design:
     def __post_init__(self) -> None:
         for program in (self.save, self.save_deferred):
             _require_order(program)
-        self.check_detour(self.save, self.save_over_s3_only, Step.PUT)
-        self.check_detour(self.delete, self.delete_s3_only, Step.DELETE)
+        _require_detour(self.save, self.save_over_s3_only)
+        _require_detour(self.delete, self.delete_s3_only)
 
-    @staticmethod
-    def check_detour(plain: Program, detour: Program, back: Step) -> None:
-        """Refuse a way over a file that only S3 has that is not the plain way with COMMIT before its S3 step."""
-        if not detour:
-            return
-        at = detour.index(Step.COMMIT)
-        if detour[at + 1 :] != plain[_before(plain, back, at) :] or detour[:at] != plain[:at]:
-            raise ValueError(f"{detour} is not {plain} with a COMMIT before {back.name}.")
-
-    def weighs(self, hints: int, deletions: int, owner: int) -> bool:
-        """Whether an object without a local file is a remnant by ``hints``, so that the name counts as absent."""
-        wrote = owner >= 0 and hints >> owner & 1
-        if self.hides is Hides.REMNANTS:
-            return bool(wrote or hints & deletions)
+    def hidden(self, hints: int, deletions: int, owner: int) -> bool:
+        """Whether, to a reader, ``hints`` say that an object without a local file is none."""
         if self.hides is Hides.DELETES:
             return bool(hints & deletions)
-        return bool(wrote) and self.hides is Hides.WRITERS
+        return self.hides in (Hides.REMNANTS, Hides.WRITERS) and is_remnant(
+            hints, deletions if self.hides is Hides.REMNANTS else 0, owner
+        )
 
     @property
     def certifies(self) -> bool:
@@ -187,14 +178,22 @@ class Design:
         return self.verifies or self.repair is not None
 
 
-def _before(program: Program, step: Step, at: int) -> int:
-    """Where to go on behind a detour that was taken at ``at``: at ``step``, which may have been tried before."""
-    return at - 1 if step in program[:at] else at
+def is_remnant(hints: int, deletions: int, owner: int) -> bool:
+    """The rule of ``core.compare``: a hint of a delete, or of the operation that wrote the object."""
+    return bool(hints & deletions or (owner >= 0 and hints >> owner & 1))
 
 
 def without(program: Program, *dropped: Step) -> Program:
     """The program without some steps."""
     return tuple(step for step in program if step not in dropped)
+
+
+def rebuilt(design: Design, name: str, change: Callable[[Program], Program], step: Step) -> Design:
+    """The design with all programs changed that have this S3 step."""
+    if step is Step.PUT:
+        over = change(design.save_over_s3_only)
+        return replace(design, name=name, save=change(design.save), save_over_s3_only=over)
+    return replace(design, name=name, delete=change(design.delete), delete_s3_only=change(design.delete_s3_only))
 
 
 def swapped(program: Program, one: Step, other: Step) -> Program:
@@ -211,6 +210,16 @@ def _require_order(program: Program) -> None:
         for use in (Step.PUT, Step.COMMIT):
             if use in program and (needed not in program or program.index(use) < program.index(needed)):
                 raise ValueError(f"{use.name} without {needed.name} before it in {program}.")
+
+
+def _require_detour(plain: Program, detour: Program) -> None:
+    """Refuse a way over a file that only S3 has which is not the plain way with a COMMIT around its S3 step."""
+    if not detour:
+        return
+    at = detour.index(Step.COMMIT)
+    back = at - 1 if detour[at - 1] is Step.PUT else at  # a PUT that was refused is sent again
+    if detour != (*plain[:at], Step.COMMIT, *plain[back:]):
+        raise ValueError(f"{detour} is not {plain} with a COMMIT at {at}.")
 
 
 # -- the design that is built ------------------------------------------------------------------------------------------

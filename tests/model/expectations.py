@@ -8,7 +8,7 @@ from typing import Final
 
 from django_dualstorage.core.steps import Step
 from tests.model import designs as known
-from tests.model.designs import BUILT, RECONCILE, STRICT, Design, ReadRule, swapped, without
+from tests.model.designs import BUILT, RECONCILE, STRICT, Design, Program, ReadRule, rebuilt, swapped, without
 from tests.model.explore import Result
 from tests.model.monitors import Bad
 from tests.model.scenarios import CORE, EVERYTHING, MORE, Level, Scenario, play_all
@@ -71,31 +71,42 @@ LIBERTIES: Final = (
     Expectation(replace(BUILT, name="built, second look at the hint first", hint_before_disk=True)),
 )
 
+_BLIND_STRICT: Final = replace(STRICT, asks_s3=False, save_over_s3_only=(), delete_s3_only=())
+
+
+def _without_lock(program: Program) -> Program:
+    return without(program, Step.LOCK)
+
+
+def _without_hint(program: Program) -> Program:
+    return without(program, Step.HINT)
+
+
 _NO_LOCK: Final = RECONCILE.without(Step.LOCK)
 _NO_HINT: Final = RECONCILE.without(Step.HINT)
 
 #: The built design with one mistake in it.
 MUTANTS: Final = (
     Expectation(
-        replace(STRICT, name="SAVE: COMMIT before PUT", save=swapped(STRICT.save, Step.PUT, Step.COMMIT)),
+        replace(
+            _BLIND_STRICT, name="SAVE: COMMIT before PUT", save=swapped(STRICT.save, Step.PUT, Step.COMMIT)
+        ),
         Level.ERRORS,
         Bad.REG | Bad.LIN,
     ),
     Expectation(
-        replace(STRICT, name="DELETE: UNLINK before DELETE", delete=swapped(STRICT.delete, Step.DELETE, Step.UNLINK)),
+        replace(
+            _BLIND_STRICT,
+            name="DELETE: UNLINK before DELETE",
+            delete=swapped(STRICT.delete, Step.DELETE, Step.UNLINK),
+        ),
         Level.ERRORS,
         Bad.REG | Bad.LIN,
     ),
-    Expectation(
-        replace(BUILT, name="SAVE without LOCK", save=without(BUILT.save, Step.LOCK)), Level.QUIET, Bad.LIN | Bad.CONV
-    ),
-    Expectation(
-        replace(BUILT, name="DELETE without LOCK", delete=without(BUILT.delete, Step.LOCK)), Level.QUIET, Bad.REG
-    ),
-    Expectation(replace(BUILT, name="SAVE without HINT", save=without(BUILT.save, Step.HINT)), Level.KILLS, Bad.CONV),
-    Expectation(
-        replace(BUILT, name="DELETE without HINT", delete=without(BUILT.delete, Step.HINT)), Level.KILLS, Bad.CONV
-    ),
+    Expectation(rebuilt(BUILT, "SAVE without LOCK", _without_lock, Step.PUT), Level.QUIET, Bad.LIN | Bad.CONV),
+    Expectation(rebuilt(BUILT, "DELETE without LOCK", _without_lock, Step.DELETE), Level.QUIET, Bad.REG),
+    Expectation(rebuilt(BUILT, "SAVE without HINT", _without_hint, Step.PUT), Level.KILLS, Bad.CONV),
+    Expectation(rebuilt(BUILT, "DELETE without HINT", _without_hint, Step.DELETE), Level.KILLS, Bad.CONV),
     Expectation(
         replace(BUILT, name="backfill and repair without LOCK", backfill=_NO_LOCK, repair=_NO_LOCK),
         Level.QUIET,

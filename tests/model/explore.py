@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from tests.model.designs import Design
+from tests.model.designs import Design, ReadRule
 from tests.model.monitors import Bad, Memory, hear, remember_nothing
-from tests.model.processes import Process, Reconciler, deletions_of
+from tests.model.processes import Kinds, Process, Reconciler
 from tests.model.readers import Reader
 from tests.model.state import (
     ABSENT,
@@ -37,7 +37,6 @@ Thing = TypeVar("Thing")
 
 #: Repairs in a row after which a journal that is not empty never will be.
 _ENOUGH_REPAIRS = 3
-_GRACE = "the grace period"
 
 
 class _Interned(Generic[Thing]):
@@ -62,6 +61,7 @@ class Case:
     #: Whose claims are judged, whose repair comes last.
     design: Design
     processes: Sequence[Process]
+    kinds: Kinds
     local: int
     s3: int
     faults: Faults
@@ -69,6 +69,15 @@ class Case:
     converges: bool = True
     #: Whether the disk was written behind the storage's back, which only a comparison of both sides finds.
     verifies: bool = False
+
+    @property
+    def known(self) -> int:
+        """What callers see at the beginning."""
+        if not self.design.local_truth or self.design.reads is ReadRule.S3:
+            return self.s3
+        if self.local != ABSENT or self.design.reads in (ReadRule.LOCAL, ReadRule.STAMPED):
+            return self.local
+        return self.s3
 
 
 @dataclass
@@ -98,6 +107,7 @@ class _Search:
     def __init__(self, case: Case, until: Bad) -> None:
         self.case = case
         self.until = until
+        self.remembers = any(process.design.remembers_hints for process in case.processes)
         self.worlds: _Interned[World] = _Interned()
         self.memories: _Interned[Memory] = _Interned()
         self.places: _Interned[Local] = _Interned()
@@ -112,16 +122,14 @@ class _Search:
     def run(self) -> Result:
         case = self.case
         world = self.worlds.number(begin(case.local, case.s3, case.faults))
-        # Before cutover the disk is what callers see, except that S3 may hold a file that the disk has not.
-        known = case.local if case.local != ABSENT else case.s3
-        memory = self.memories.number(remember_nothing(known))
+        memory = self.memories.number(remember_nothing(case.known))
         start = tuple(self.places.number(process.start) for process in case.processes)
         idle = tuple(place if process.optional else -1 for process, place in zip(case.processes, start, strict=True))
         first = (world, memory, *start)
         self.came_from[first] = None
         todo = deque([first])
         caches: list[dict[tuple[int, int], list[tuple[str, int, int, int]]]] = [{} for _ in case.processes]
-        passing: dict[int, list[tuple[str, int]]] = {}
+        passing: dict[int, list[tuple[str, int, int]]] = {}
         came_from, heard = self.came_from, self._heard
         while todo:
             state = todo.popleft()
@@ -158,9 +166,9 @@ class _Search:
                 if world not in passing:
                     passing[world] = self._passing(self.worlds.things[world])
                 if passing[world]:
-                    in_time = self._time_matters(state)
-                    for label, world_after in passing[world]:
-                        if in_time or not label.startswith(_GRACE):
+                    aging = self._aging(state)
+                    for label, world_after, who in passing[world]:
+                        if who < 0 or aging >> who & 1:
                             after = (world_after, *state[1:])
                             if after not in came_from:
                                 came_from[after] = (state, label)
@@ -176,35 +184,37 @@ class _Search:
         return [
             (
                 move.label,
-                self.worlds.number(canonical(move.world)),
+                self.worlds.number(canonical(move.world, hints_are_remembered=self.remembers)),
                 self.places.number(move.local),
                 self.events.number(move.events),
             )
             for move in process.moves(self.worlds.things[world], self.places.things[place])
         ]
 
-    def _passing(self, world: World) -> list[tuple[str, int]]:
-        """What happens without anybody's doing."""
-        found = [(f"{request} lands", land(world, request)) for request in world.late]
+    def _passing(self, world: World) -> list[tuple[str, int, int]]:
+        """What happens without anybody's doing, and whose grace period it needs to pass (or -1)."""
+        found = [(f"{request} lands", land(world, request), -1) for request in world.late]
         found += [
-            (f"{_GRACE} of {owner}'s last request passes", outlive(world, owner))
+            (f"the grace period of {owner}'s last request passes", outlive(world, owner), owner)
             for owner in range(world.fresh.bit_length())
             if world.fresh >> owner & 1
         ]
-        return [(label, self.worlds.number(canonical(after))) for label, after in found]
+        return [
+            (label, self.worlds.number(canonical(after, hints_are_remembered=self.remembers)), who)
+            for label, after, who in found
+        ]
 
     def _has_late(self, world: int) -> bool:
         return bool(self.worlds.things[world].late)
 
-    def _time_matters(self, state: State) -> bool:
-        """Whether somebody will ask how much time has passed, and nobody forbids that it does."""
-        asked = False
+    def _aging(self, state: State) -> int:
+        """The operations whose grace period may pass now: nobody forbids it, and somebody will ask."""
+        asked, mask = False, -1
         for process, place in zip(self.case.processes, state[2:], strict=True):
             if place:
-                if process.holds_time(self.places.things[place]):
-                    return False
+                mask &= process.aging(self.places.things[place])
                 asked = asked or process.minds_time(self.places.things[place])
-        return asked
+        return mask if asked else 0
 
     def _hear(self, memory: int, events: int) -> tuple[int, Bad]:
         after, bad = self.memories.things[memory], Bad.NOTHING
@@ -255,6 +265,8 @@ class _Search:
             return False
         if world.s3 == world.local:
             return True
+        if not self.case.design.local_truth:
+            return False
         # A file that only S3 had from the beginning stays one.
         only_s3 = self.case.local == ABSENT and world.local == ABSENT and world.s3 == self.case.s3
         return only_s3 and self.case.design.spares_s3_only
@@ -268,8 +280,8 @@ def settle(case: Case, world: World) -> World:
     if not case.converges:
         return world
     if design.repair is not None:
-        deletions = deletions_of(case.processes)
-        repair = Reconciler(design, len(case.processes), Faults(), design.repair, drains=True, deletions=deletions)
+        number = len(case.processes)
+        repair = Reconciler(design, number, Faults(), case.kinds, design.repair, drains=True, optional=True)
         for _ in range(_ENOUGH_REPAIRS):
             if world.hints:
                 world = _alone(repair, world._replace(mutation_faults=0, get_faults=0, kills=0))[0]
@@ -282,7 +294,7 @@ def settle(case: Case, world: World) -> World:
 
 def read_alone(case: Case, world: World) -> int:
     """What a read gets that nobody disturbs."""
-    events = _alone(Reader(case.design, len(case.processes), Faults(), 1), world._replace(get_faults=0))[1]
+    events = _alone(Reader(case.design, len(case.processes), Faults(), case.kinds, 1), world._replace(get_faults=0))[1]
     return events[-1].value
 
 

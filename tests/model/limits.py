@@ -12,7 +12,7 @@ from django_dualstorage.core.phases import Phase
 from tests.model.designs import BUILT, STRICT, Design, design_of
 from tests.model.explore import Case, Result, search
 from tests.model.monitors import Bad
-from tests.model.scenarios import Level, Role, build
+from tests.model.scenarios import Level, Role, build, kinds_of
 from tests.model.state import ABSENT
 
 
@@ -32,7 +32,7 @@ class Limit:
     def show(self) -> Result:
         """The search that finds it."""
         faults = self.level.faults
-        case = Case(self.cast[0][0], build(self.cast, faults), self.local, self.s3, faults, converges=self.repaired)
+        case = Case(self.cast[0][0], build(self.cast, faults), kinds_of(self.cast), self.local, self.s3, faults, converges=self.repaired)
         return search(case, until=self.kind)
 
     @property

@@ -1,4 +1,4 @@
-"""Who takes steps: mutators, reconcilers (backfill and repair), writers behind the storage's back.
+"""Who takes steps: reconcilers (backfill and repair), writers behind the storage's back, and what all have in common.
 
 A process is a program of :class:`Step` and what each step does. Steps that nobody else can see (STAGE, STAMP) are
 taken together with the next one: nothing can come between that would make a difference.
@@ -7,11 +7,11 @@ taken together with the next one: nothing can come between that would make a dif
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 from django_dualstorage.core.steps import Step
-from tests.model.designs import Design, Journal, Program, Reconciliation
+from tests.model.designs import Design, Journal, Reconciliation, is_remnant
 from tests.model.state import (
     ABSENT,
     ENDED,
@@ -20,6 +20,7 @@ from tests.model.state import (
     Answer,
     Event,
     Faults,
+    Late,
     Local,
     Move,
     What,
@@ -31,8 +32,17 @@ from tests.model.state import (
     unlock,
 )
 
-_UNSEEN: Final = frozenset({Step.STAGE, Step.STAMP})
-_SENDS: Final = frozenset({Step.PUT, Step.DELETE})
+SENDS: Final = frozenset({Step.PUT, Step.DELETE})
+
+#: Killed, and the kernel has not yet released the lock of the hint.
+_DYING: Final[Local] = (-999,)
+
+
+class Kinds(NamedTuple):
+    """What the hints of a scenario's operations say, as masks."""
+
+    deletions: int = 0
+    reconciles: int = 0
 
 
 class Process(ABC):
@@ -42,10 +52,11 @@ class Process(ABC):
     #: It need not run: repair has nothing to do where nothing was left behind.
     optional = False
 
-    def __init__(self, design: Design, number: int, faults: Faults) -> None:
+    def __init__(self, design: Design, number: int, faults: Faults, kinds: Kinds) -> None:
         self.design = design
         self.number = number
         self.faults = faults
+        self.kinds = kinds
         self.name = f"{type(self).__name__} {number}"
 
     @abstractmethod
@@ -56,9 +67,9 @@ class Process(ABC):
         """Whether it will ask how long ago a mutation was sent."""
         return False
 
-    def holds_time(self, local: Local) -> bool:
-        """Whether no grace period can pass while it stands there, because it would rather start over."""
-        return False
+    def aging(self, local: Local) -> int:
+        """The operations whose last request may grow old while it stands there; the others' it would not outlast."""
+        return -1
 
 
 class Operation(Process):
@@ -75,6 +86,11 @@ class Operation(Process):
             yield Move(label, self.hint(world), local)
         elif world.lock == FREE:
             yield Move(label, world._replace(lock=self.number), local)
+
+    def dying(self, world: World, local: Local) -> Iterator[Move]:
+        """What the kernel does for a killed process that dies slowly."""
+        if local == _DYING:
+            yield Move(f"{self.name}: its hint's lock is released", self.leave(world), ENDED)
 
     def sending(self, world: World, value: int) -> Iterator[tuple[str, World, Answer]]:
         """PUT or DELETE, with every outcome."""
@@ -94,7 +110,7 @@ class Operation(Process):
         """The process has ended, one way or another."""
         return abandon(world, self.number)
 
-    def deaths(self, world: World, sent: int | None, events: tuple[Event, ...]) -> Iterator[Move]:
+    def deaths(self, world: World, sent: Late | None, events: tuple[Event, ...]) -> Iterator[Move]:
         """kill -9 before the next step, or while its request is on the wire."""
         if not world.kills:
             return
@@ -102,122 +118,43 @@ class Operation(Process):
             world = world._replace(live=world.live & ~(1 << self.number))
         after = self.leave(world)._replace(kills=world.kills - 1)
         yield Move(f"{self.name}: KILLED", after, ENDED, events)
+        if self.design.dies_slowly:
+            slowly = unlock(world, self.number)._replace(kills=world.kills - 1)
+            yield Move(f"{self.name}: KILLED, its hint's lock still held", slowly, _DYING, events)
         if sent is not None and self.faults.late and world.mutation_faults:
-            lost = lose_sender(after, self.number, sent)
-            yield Move(f"{self.name}: KILLED with its request on the wire", lost, ENDED, events)
-
-
-class Mutator(Operation):
-    """save (or delete, if ``value`` is ABSENT). Stands at (step, dirty)."""
-
-    start = (0, 0)
-
-    def __init__(
-        self,
-        design: Design,
-        number: int,
-        faults: Faults,
-        value: int,
-        *,
-        exclusive: bool = False,
-        deferred: bool = False,
-    ) -> None:
-        super().__init__(design, number, faults)
-        self.value = value
-        #: A create: it commits with ``link``, which refuses an existing name.
-        self.exclusive = exclusive
-        self.name = f"{'delete' if value == ABSENT else 'create' if exclusive else 'save'} {number}"
-        save, delete = design.save, design.delete
-        if deferred:
-            save, delete = design.save_deferred, design.delete_deferred
-            self.name = f"deferred {self.name}"
-        self.program: Program = tuple(step for step in (delete if value == ABSENT else save) if step not in _UNSEEN)
-
-    def moves(self, world: World, local: Local) -> Iterator[Move]:
-        pc, dirty = local
-        begun = (self._event(What.WRITE),) if pc == 0 else ()
-        if pc == len(self.program):  # only the hint is left to remove
-            yield self._end(world, f"{self.name}: forgets its hint", dirty, begun)
-            return
-        step = self.program[pc]
-        if pc:
-            yield from self.deaths(world, self.value if step in _SENDS else None, (self._event(What.KILLED),))
-        label = f"{self.name}: {step.value}"
-        if step in (Step.HINT, Step.LOCK):
-            if step is Step.HINT and self.design.sticky and world.hints:
-                dirty = 1  # somebody else's unfinished business: not ours to clear
-            for move in self.step_moves(world, label, step, (pc + 1, dirty)):
-                yield self._after(move.world, move.label, pc, dirty, begun)
-        elif step in _SENDS:
-            for outcome, after, answer in self.sending(world, self.value):
-                unclean = dirty or int(self.dirty(answer))
-                said = f"{self.name}: {outcome}"
-                if self.design.raises and answer in (Answer.LOST, Answer.REFUSED):
-                    yield self._fail(after, said, begun)
-                else:
-                    yield self._after(after, said, pc, unclean, begun)
-        elif step in (Step.COMMIT, Step.UNLINK):
-            if self.exclusive and world.local != ABSENT:
-                yield self._fail(world, f"{label} refused, the name exists", begun)
-            else:
-                yield self._after(world._replace(local=self.value), f"{label}{self._what()}", pc, dirty, begun)
-        elif step is Step.CLEAR:
-            if self.design.unlocks_first:
-                yield Move(f"{self.name}: unlock", unlock(world, self.number), (pc + 1, dirty), begun)
-            else:
-                yield self._end(world, label, dirty, begun)
-        else:
-            raise ValueError(f"A mutator cannot {step}.")
-
-    def _what(self) -> str:
-        return "" if self.value == ABSENT else f" {shown(self.value)}"
-
-    def _event(self, what: What) -> Event:
-        return Event(what, self.number, self.value)
-
-    def _after(self, world: World, label: str, pc: int, dirty: int, events: tuple[Event, ...]) -> Move:
-        if pc + 1 < len(self.program):
-            return Move(label, world, (pc + 1, dirty), events)
-        # The program ends here and does not clear: the hint, if there is one, stays for repair.
-        return Move(f"{label}, returns", self.leave(world), ENDED, (*events, self._event(What.DONE)))
-
-    def _end(self, world: World, label: str, dirty: int, events: tuple[Event, ...]) -> Move:
-        world = self.leave(self.close(world, clean=not dirty))
-        return Move(f"{label}{' (dirty)' if dirty else ''}, returns", world, ENDED, (*events, self._event(What.DONE)))
-
-    def _fail(self, world: World, label: str, events: tuple[Event, ...]) -> Move:
-        what = What.VOID if self.design.raising_is_void else What.FAILED
-        return Move(f"{label}, raises", self.leave(world), ENDED, (*events, self._event(what)))
+            yield Move(f"{self.name}: KILLED with its request on the wire", lose_sender(after, sent), ENDED, events)
 
 
 class Reconciler(Operation):
-    """Makes S3 equal to what the disk says now: backfill, or repair if it ``drains`` the journal.
+    """Makes the other side equal to the truth: backfill, or repair if it is ``optional``.
 
-    Stands at (step, way, seen, drop, value, dirty): which of the three programs it follows, the hints that it saw
-    dead, those of them that nothing can land of any more, what it read from the disk.
+    Stands at (step, way, seen, drop, value, dirty, supersede): which of the three programs it follows, the hints that
+    it saw dead, those of them of which nothing can land any more, what the truth has, the hints for which its own
+    will stand if its answer is not clean.
     """
 
     _UNDECIDED: Final = 3
-    start = (0, 3, 0, 0, ABSENT, 0)
+    start = (0, 3, 0, 0, ABSENT, 0, 0)
 
     def __init__(
         self,
         design: Design,
         number: int,
         faults: Faults,
+        kinds: Kinds,
         ways: Reconciliation,
         *,
         drains: bool,
-        deletions: int = 0,
+        optional: bool = False,
+        expects: bool = False,
     ) -> None:
-        super().__init__(design, number, faults)
-        self.name = f"{'repair' if drains else 'backfill'} {number}"
-        self.ways = (ways.put, ways.delete, ways.nothing)
+        super().__init__(design, number, faults, kinds)
+        self.name = f"{'repair' if optional else 'backfill' if expects else 'reconcile'} {number}"
+        self.ways = ways.ways
         self.drains = drains
-        self.optional = drains
-        #: Operations whose hints say "delete".
-        self.deletions = deletions
-        self._fork = ways.fork
+        self.optional = optional
+        #: A walk has found the file on the disk.
+        self.expects = expects
         #: READ is two steps: the journal and the disk, then the object.
         self._read = ways.fork - 1
 
@@ -228,8 +165,11 @@ class Reconciler(Operation):
         return (local[1] == self._UNDECIDED and not local[2]) or self.design.judges_late
 
     def moves(self, world: World, local: Local) -> Iterator[Move]:
-        pc, way, seen, drop, value, dirty = local
-        if self.drains and pc == 0 and not world.hints:
+        if len(local) == 1:
+            yield from self.dying(world, local)
+            return
+        pc, way, seen, drop, value, dirty, supersede = local
+        if self.optional and pc == 0 and not world.hints:
             return
         program = self.ways[way] if way != self._UNDECIDED else self.ways[0]
         if pc == len(program):
@@ -239,22 +179,26 @@ class Reconciler(Operation):
             yield from self._head(world, local)
             return
         step = program[pc]
+        content = value if step is Step.PUT else ABSENT
         if pc:
-            sent = {Step.PUT: value, Step.DELETE: ABSENT}.get(step)
-            yield from self.deaths(world, sent, ())
+            yield from self.deaths(world, Late(self.number, content, False) if step in SENDS else None, ())
         label = f"{self.name}: {step.value}"
-        after = (pc + 1, way, seen, drop, value, dirty)
+        after = (pc + 1, way, seen, drop, value, dirty, supersede)
         if step in (Step.HINT, Step.LOCK):
             if step is Step.HINT and self.design.sticky and world.hints:
-                after = (pc + 1, way, seen, drop, value, 1)
+                after = (pc + 1, way, seen, drop, value, 1, supersede)
             yield from self.step_moves(world, label, step, after)
         elif step is Step.READ:
             yield self._look(world, local)
-        elif step in _SENDS:
-            content = value if step is Step.PUT else ABSENT
+        elif step in SENDS:
             for outcome, then, answer in self.sending(world, content):
                 unclean = dirty or int(self.dirty(answer))
-                yield self._on(then, f"{self.name}: {outcome}", (pc + 1, way, seen, drop, value, unclean))
+                yield self._on(
+                    then, f"{self.name}: {outcome}", (pc + 1, way, seen, drop, value, unclean, supersede)
+                )
+        elif step in (Step.COMMIT, Step.UNLINK):
+            put = value if step is Step.COMMIT else ABSENT
+            yield self._on(world._replace(local=put), f"{label} {shown(put)}", after)
         elif step is Step.CLEAR:
             if self.design.unlocks_first:
                 yield Move(f"{self.name}: unlock", unlock(world, self.number), after)
@@ -265,13 +209,21 @@ class Reconciler(Operation):
 
     def _look(self, world: World, local: Local) -> Move:
         """The first half of READ: which hints are dead, which of these may be removed, what the disk has."""
+        pc = local[0]
         seen = drop = 0
         if self.drains:
             seen = world.hints if self.design.journal is Journal.SHARED else world.dead
             drop = self._droppable(world, seen)
         text = f"{self.name}: sees hints of {_bits(seen)}, may drop {_bits(drop)}, disk {shown(world.local)}"
+        supersede = seen & self.kinds.reconciles if self.design.supersedes else 0
+        if self.design.supersedes_carefully:
+            supersede &= drop
+        if self.expects and self.design.backfill_drains and world.local == ABSENT and self.design.local_truth:
+            # The walk has lied: nothing is done, and S3 is not asked.
+            drop = 0 if self.design.looks_before_it_forgets else drop
+            return self._on(world, f"{text}: vanished", (pc + 1, 2, seen, drop, ABSENT, local[5], supersede))
         # The minus sign says that the second half is next.
-        return Move(text, world, (-1 - local[0], local[1], seen, drop, world.local, local[5]))
+        return Move(text, world, (-1 - pc, local[1], seen, drop, world.local, local[5], supersede))
 
     def _droppable(self, world: World, seen: int) -> int:
         """The hints of operations of which nothing can land any more."""
@@ -283,19 +235,29 @@ class Reconciler(Operation):
 
     def _head(self, world: World, local: Local) -> Iterator[Move]:
         """The second half of READ: what S3 has, and so which way to go."""
-        pc, _, seen, drop, value, dirty = local
+        pc, _, seen, drop, value, dirty, supersede = local
         yield from self.deaths(world, None, ())
-        put, delete, nothing = 0, 1, 2
+        give, take, nothing = 0, 1, 2
         way = nothing
-        if value != ABSENT:
+        if not self.design.local_truth:
+            way = nothing if value == world.s3 else take if world.s3 == ABSENT else give
+            value = world.s3
+        elif value != ABSENT:
             has = world.s3 == value if self.design.compares or self.drains else world.s3 != ABSENT
-            way = nothing if has else put
-        elif world.s3 != ABSENT and self.drains:
-            accused = world.s3_owner >= 0 and seen >> world.s3_owner & 1
-            if accused or seen & self.deletions or not self.design.spares_s3_only:
-                way = delete
-        label = f"{self.name}: S3 has {shown(world.s3)}: {('put', 'delete', 'nothing to do')[way]}"
-        yield self._on(world, label, (-pc, way, seen, drop, value, dirty))
+            way = nothing if has else give
+        elif (
+            world.s3 != ABSENT
+            and self.drains
+            and (is_remnant(seen, self.kinds.deletions, world.s3_owner) or not self.design.spares_s3_only)
+        ):
+            way = take
+        if self.design.supersedes_carefully and world.s3_owner >= 0:
+            supersede &= ~(1 << world.s3_owner)
+        label = f"{self.name}: S3 has {shown(world.s3)}: {('give', 'take', 'nothing to do')[way]}"
+        yield self._on(world, label, (-pc, way, seen, drop, value, dirty, supersede))
+        if self.expects and self.design.backfill_drains and not seen and way == nothing and value != ABSENT:
+            stale = f"{self.name}: S3 lacked it when it was listed"
+            yield self._on(world, stale, (-pc, give, seen, drop, value, dirty, supersede))
 
     def _on(self, world: World, label: str, local: Local) -> Move:
         if local[0] < len(self.ways[local[1]]):
@@ -303,15 +265,16 @@ class Reconciler(Operation):
         return self._end(world, label, local)
 
     def _end(self, world: World, label: str, local: Local) -> Move:
-        _, _, seen, drop, _, dirty = local
+        _, _, seen, drop, _, dirty, supersede = local
         if Step.HINT in self.ways[0]:
             world = self.close(world, clean=not dirty)
-        if self.drains and (not dirty or self.design.trusts_itself):
-            if self.design.judges_late:
-                drop = self._droppable(world, seen)
-            world = world._replace(dead=world.dead & ~drop)
-            if self.design.journal is Journal.SHARED:
-                world = world._replace(live=world.live & ~drop)
+        if not self.drains or (dirty and not self.design.trusts_itself):
+            drop = supersede
+        elif self.design.judges_late:
+            drop = self._droppable(world, seen)
+        world = world._replace(dead=world.dead & ~drop)
+        if self.design.journal is Journal.SHARED:
+            world = world._replace(live=world.live & ~drop)
         return Move(f"{label}{' (dirty)' if dirty else ''}, ends", self.leave(world), ENDED)
 
 
@@ -320,8 +283,8 @@ class CautiousBackfill(Process):
 
     start = (0, ABSENT)
 
-    def __init__(self, design: Design, number: int, faults: Faults) -> None:
-        super().__init__(design, number, faults)
+    def __init__(self, design: Design, number: int, faults: Faults, kinds: Kinds) -> None:
+        super().__init__(design, number, faults, kinds)
         self.name = f"backfill {number}"
 
     def moves(self, world: World, local: Local) -> Iterator[Move]:
@@ -349,6 +312,11 @@ class CautiousBackfill(Process):
 class CreatingBackfill(Reconciler):
     """A backfill whose PUT says If-None-Match."""
 
+    def dying(self, world: World, local: Local) -> Iterator[Move]:
+        """What the kernel does for a killed process that dies slowly."""
+        if local == _DYING:
+            yield Move(f"{self.name}: its hint's lock is released", self.leave(world), ENDED)
+
     def sending(self, world: World, value: int) -> Iterator[tuple[str, World, Answer]]:
         yield from send(world, self.number, value, late=self.faults.late, only_if_absent=True)
 
@@ -356,8 +324,8 @@ class CreatingBackfill(Reconciler):
 class Outsider(Process):
     """Writes into MEDIA_ROOT behind the storage's back."""
 
-    def __init__(self, design: Design, number: int, faults: Faults, value: int) -> None:
-        super().__init__(design, number, faults)
+    def __init__(self, design: Design, number: int, faults: Faults, kinds: Kinds, value: int) -> None:
+        super().__init__(design, number, faults, kinds)
         self.value = value
         self.name = f"outsider {number}"
 
@@ -379,11 +347,6 @@ class Pruner(Process):
             yield Move(f"{self.name}: {'equal' if fit else 'keeps it'}", after, (2,) if fit else ENDED)
         else:
             yield Move(f"{self.name}: unlink", unlock(world, self.number)._replace(local=ABSENT), ENDED)
-
-
-def deletions_of(processes: Sequence[Process]) -> int:
-    """The operations whose hints say "delete"."""
-    return sum(1 << each.number for each in processes if isinstance(each, Mutator) and each.value == ABSENT)
 
 
 def _bits(mask: int) -> str:

@@ -158,7 +158,7 @@ class Reader(Process):
             hints = self._hints(world) | at.before
             if self.design.hides is Hides.ANY and hints:
                 return self._over(world, "hint appeared", at)
-            if self.design.weighs(hints, self.kinds.deletions, at.owner):
+            if self.design.hidden(hints, self.kinds.deletions, at.owner):
                 return self._absent(world, "a hint says that this is no file", at)
             then, found = _AGAIN_DISK, "no hint says that this is no file"
         if last:

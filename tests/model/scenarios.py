@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -11,10 +11,11 @@ from django_dualstorage.core.phases import LADDER, Phase, policy_of
 from tests.model.designs import Design, design_of
 from tests.model.explore import Case, Result, search
 from tests.model.monitors import Bad
+from tests.model.mutators import Mutator
 from tests.model.processes import (
     CautiousBackfill,
     CreatingBackfill,
-    Mutator,
+    Kinds,
     Outsider,
     Process,
     Pruner,
@@ -55,8 +56,11 @@ class Role(Enum):
     CREATE = "create"
     DELETE = "delete"
     SAVE_DEFERRED = "save, deferred"
+    CREATE_DEFERRED = "create, deferred"
     DELETE_DEFERRED = "delete, deferred"
     BACKFILL = "backfill"
+    #: Reconcile of a name that somebody asked for, whether or not the disk has it.
+    COPY = "copy"
     REPAIR = "repair"
     OUTSIDER = "a write behind the storage's back"
     PRUNE = "prune"
@@ -65,6 +69,8 @@ class Role(Enum):
 
 
 _DELETIONS: Final = (Role.DELETE, Role.DELETE_DEFERRED)
+_DEFERRED: Final = (Role.SAVE_DEFERRED, Role.CREATE_DEFERRED, Role.DELETE_DEFERRED)
+_RECONCILES: Final = (Role.BACKFILL, Role.COPY, Role.REPAIR)
 _OVERWRITTEN: Final = 0
 
 
@@ -129,10 +135,16 @@ MORE: Final = (
 def play(design: Design, scenario: Scenario, level: Level, *, until: Bad = EVERYTHING) -> Result:
     """Search one scenario in which every process has one design."""
     faults = level.faults
-    if scenario.local == ABSENT != scenario.s3:
-        design = replace(design, raising_is_void=False)  # a delete takes effect though it raised: see LIMITS
-    processes = build([(design, role) for role in scenario.roles], faults)
-    case = Case(design, processes, scenario.local, scenario.s3, faults, verifies=scenario.verifies)
+    cast = [(design, role) for role in scenario.roles]
+    case = Case(
+        design,
+        build(cast, faults),
+        kinds_of(cast),
+        scenario.local,
+        scenario.s3,
+        faults,
+        verifies=scenario.verifies,
+    )
     return search(case, until=until)
 
 
@@ -150,39 +162,53 @@ def play_all(design: Design, scenarios: Iterable[Scenario], level: Level, *, unt
 
 def _lacks(design: Design, role: Role) -> bool:
     return (
-        (role is Role.SAVE_DEFERRED and not design.save_deferred)
-        or (role is Role.DELETE_DEFERRED and not design.delete_deferred)
+        (role in _DEFERRED and not design.save_deferred)
         or (role is Role.BACKFILL and design.backfill is None)
-        or (role is Role.REPAIR and design.repair is None)
+        or (role in (Role.REPAIR, Role.COPY) and design.repair is None)
+        # What is written behind the storage's back where S3 is the truth is nobody's version.
+        or (role is Role.OUTSIDER and not design.local_truth)
     )
 
 
-def build(cast: Iterable[tuple[Design, Role]], faults: Faults) -> list[Process]:
+Cast = Sequence[tuple[Design, Role]]
+
+
+def kinds_of(cast: Cast) -> Kinds:
+    """What the hints of these processes say."""
+    return Kinds(_mask(cast, _DELETIONS), _mask(cast, _RECONCILES))
+
+
+def _mask(cast: Cast, roles: tuple[Role, ...]) -> int:
+    return sum(1 << number for number, (_, role) in enumerate(cast) if role in roles)
+
+
+def build(cast: Cast, faults: Faults) -> list[Process]:
     """The processes of a scenario, numbered; each save writes a version of its own, its number plus one."""
-    cast = list(cast)
-    deletions = sum(1 << number for number, (_, role) in enumerate(cast) if role in _DELETIONS)
-    return [_process(design, role, number, faults, deletions) for number, (design, role) in enumerate(cast)]
+    kinds = kinds_of(cast)
+    return [_process(design, role, number, faults, kinds) for number, (design, role) in enumerate(cast)]
 
 
-def _process(design: Design, role: Role, number: int, faults: Faults, deletions: int) -> Process:
+def _process(design: Design, role: Role, number: int, faults: Faults, kinds: Kinds) -> Process:
     if role in (Role.READ, Role.READ_TWICE):
-        return Reader(design, number, faults, 2 if role is Role.READ_TWICE else 1)
+        return Reader(design, number, faults, kinds, 2 if role is Role.READ_TWICE else 1)
     if role is Role.OUTSIDER:
-        return Outsider(design, number, faults, number + 1)
+        return Outsider(design, number, faults, kinds, number + 1)
     if role is Role.PRUNE:
-        return Pruner(design, number, faults)
-    if role is Role.REPAIR:
+        return Pruner(design, number, faults, kinds)
+    if role in (Role.REPAIR, Role.COPY):
         assert design.repair is not None
-        return Reconciler(design, number, faults, design.repair, drains=True, deletions=deletions)
+        return Reconciler(design, number, faults, kinds, design.repair, drains=True, optional=role is Role.REPAIR)
     if role is Role.BACKFILL:
         assert design.backfill is not None
         if design.looks_again:
-            return CautiousBackfill(design, number, faults)
+            return CautiousBackfill(design, number, faults, kinds)
         kind = CreatingBackfill if design.creates_only else Reconciler
-        return kind(design, number, faults, design.backfill, drains=False)
-    deferred = role in (Role.SAVE_DEFERRED, Role.DELETE_DEFERRED)
+        drains = design.backfill_drains
+        return kind(design, number, faults, kinds, design.backfill, drains=drains, expects=True)
+    deferred = role in _DEFERRED
     value = ABSENT if role in _DELETIONS else number + 1
-    return Mutator(design, number, faults, value, exclusive=role is Role.CREATE, deferred=deferred)
+    exclusive = role in (Role.CREATE, Role.CREATE_DEFERRED)
+    return Mutator(design, number, faults, kinds, value, exclusive=exclusive, deferred=deferred)
 
 
 # -- processes of two phases -------------------------------------------------------------------------------------------
@@ -226,8 +252,10 @@ def play_pair(one: Phase, other: Phase, level: Level, *, until: Bad = Bad.REG | 
             if any(_lacks(designs[side], role) for side, role in meeting):
                 continue
             roles = [*meeting, (_A, _R.READ), (_B, _R.READ)]
-            processes = build([(designs[side], role) for side, role in roles], level.faults)
-            case = Case(designs[0], processes, local, s3, level.faults, converges=False)
+            cast = [(designs[side], role) for side, role in roles]
+            case = Case(
+                designs[0], build(cast, level.faults), kinds_of(cast), local, s3, level.faults, converges=False
+            )
             name = ", ".join(f"{designs[side].name} {role.value}" for side, role in meeting)
             found.add(search(case, until=until), name)
             if found.bad & until == until:

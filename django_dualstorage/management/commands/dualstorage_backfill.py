@@ -37,10 +37,14 @@ class Command(DualStorageCommand):
         if dry_run:
             lines = [f"{report.files:,} files looked at, nothing changed. Run it without --dry-run to copy."]
         if report.s3_only:
-            lines.append(f"{report.s3_only:,} objects on S3 belong to no local file; they are left alone.")
+            lines.append(
+                f"{report.s3_only:,} objects on S3 belong to no local file; they are left alone, and --json names them."
+            )
         if report.pending:
             lines.append(f"{report.pending:,} names wait for manage.py dualstorage_repair.")
-        if report.complete and not dry_run:
+        if not report.files:
+            lines.append(f"There are no files in {storage.root}. If there should be, is its volume mounted?")
+        elif report.complete and not dry_run:
             lines.append(
                 self.style.SUCCESS("Every file is on S3." if not options["prefix"] else "Every file there is on S3.")
             )
