@@ -435,28 +435,26 @@ class DualWriteStorage(FileSystemStorage):
     def listdir(self, path: str) -> tuple[list[str], list[str]]:
         """Names of the folders and of the files directly in ``path``, those that only S3 has included."""
         relative = self.relative_name(path)
-        policy = self.policy
-        if policy.reads is Reads.S3:
-            return self.pair.s3.list_folder(relative, patient=True)
+        below = f"{relative}/" if relative else ""
+        reads = self.policy.reads
+        if reads is Reads.S3:
+            folders, files = self.pair.s3.list_folder(relative, patient=True)
+            return _not_ours(below, folders), _not_ours(below, files)
         missing: FileNotFoundError | None = None
-        folders: list[str] = []
-        files: list[str] = []
+        folders, files = [], []
         try:
             folders, files = super().listdir(path)
         except FileNotFoundError as error:
             missing = error
-        below = f"{relative}/" if relative else ""
-        folders = [name for name in folders if not is_reserved(below + name)]
-        files = [name for name in files if not is_reserved(below + name)]
-        if policy.reads is Reads.CERTIFIED:
+        if reads is Reads.CERTIFIED:
             more_folders, more_files = self._only_on_s3(relative, below, {*folders, *files})
-            if missing is not None and (more_folders or more_files):
+            if more_folders or more_files:
                 missing = None
             folders += more_folders
             files += more_files
         if missing is not None:
             raise missing
-        return folders, files
+        return _not_ours(below, folders), _not_ours(below, files)
 
     def _only_on_s3(self, folder: str, below: str, local: set[str]) -> tuple[list[str], list[str]]:
         try:
@@ -524,6 +522,10 @@ def _relative_name(root: str, name: str) -> str:
     if is_reserved(relative):
         raise SuspiciousFileOperation(f"{name!r} belongs to django-dualstorage's own files.")
     return relative
+
+
+def _not_ours(below: str, names: list[str]) -> list[str]:
+    return [name for name in names if not is_reserved(below + name)]
 
 
 @contextmanager

@@ -72,7 +72,7 @@ class Backfill:
             on_result(result)
         if listed and not report.files and not self._prefix and not stop:
             raise RefusedError(
-                f"MEDIA_ROOT {self._storage.root} has no files, but S3 has {len(listed):,} under this storage's prefix. "
+                f"MEDIA_ROOT {self._storage.root} has no files, but S3 has {len(listed):,} under its prefix. "
                 "Is the volume mounted? Nothing was changed."
             )
         report.interrupted = bool(stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from django_dualstorage.core.phases import Policy
 from django_dualstorage.core.steps import Step
@@ -22,10 +23,8 @@ def delete(pair: Pair, policy: Policy, name: str, *, deferred: bool = False) -> 
     """
     if not policy.writes_local:
         pair.observe(Step.DELETE)
-        try:
+        with suppress(UnmovableError):  # S3 cannot have such a name
             pair.s3.delete(name, patient=True, sending=nothing_to_note)
-        except UnmovableError:
-            pass  # S3 cannot have such a name
         return
     if not policy.writes_s3:
         pair.observe(Step.UNLINK)
