@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from types import TracebackType
-from typing import Any
+from typing import Any, final
 from urllib.parse import urljoin
 
 import urllib3
@@ -41,7 +41,7 @@ class Visitor:
         started = time.monotonic()
         try:
             getattr(self, f"_{action}")()
-        except Exception as error:
+        except (urllib3.exceptions.HTTPError, AssertionError, LookupError, ValueError) as error:
             self.failures.append(f"{action}: {error}")
         else:
             self.done[action] += 1
@@ -103,6 +103,7 @@ class Visitor:
         return answer
 
 
+@final
 class Traffic:
     """Visitors, busy for as long as a ``with`` block lasts."""
 

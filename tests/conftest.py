@@ -84,7 +84,7 @@ def s3_options(seaweed: SeaweedServer, seaweed_bucket: str, prefix: str) -> dict
 
 @pytest.fixture
 def make_storage(media_root: Path, s3_options: dict[str, Any]) -> MakeStorage:
-    """``make_storage(phase, **options)``: a storage on ``media_root`` and SeaweedFS; ``s3={...}`` adds to its options."""
+    """``make_storage(phase, **options)``: a storage on ``media_root`` and SeaweedFS; ``s3`` adds to its options."""
 
     def make(phase: str = "dual", *, s3: dict[str, Any] | None = None, **options: Any) -> DualWriteStorage:
         options = {"location": media_root, "base_url": "/media/", "provider": "seaweedfs", **options}

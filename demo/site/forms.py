@@ -8,4 +8,8 @@ from django import forms
 class UploadForm(forms.Form):
     """One file."""
 
-    file = forms.FileField(max_length=150, widget=forms.ClearableFileInput(attrs={"aria-label": "File"}))
+    file = forms.FileField(
+        max_length=150,
+        widget=forms.FileInput(attrs={"aria-label": "File"}),
+        error_messages={"required": "Choose a file first.", "empty": "That file is empty."},
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import ClassVar
 
 from django.db import models
 from django.urls import reverse
@@ -16,6 +17,8 @@ class Document(models.Model):
 
     file = models.FileField(upload_to="uploads/%Y/%m/", max_length=255)
     added = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    objects: ClassVar[models.Manager[Document]] = models.Manager()
 
     class Meta:
         ordering = ("-added", "-id")

@@ -62,11 +62,15 @@ def upload(request: HttpRequest) -> HttpResponse:
     """A new document."""
     form = UploadForm(request.POST, request.FILES)
     if not form.is_valid():
-        messages.error(request, " ".join(form.errors.get("file", ["Choose a file first."])))
+        messages.error(request, _problem(form))
         return redirect("library")
     document = Document.objects.create(file=form.cleaned_data["file"])
     messages.success(request, f"{document.name} is in the library.")
     return _answer(request, document)
+
+
+def _problem(form: UploadForm) -> str:
+    return " ".join(str(error) for error in form.errors.get("file", ()))
 
 
 @require_GET
@@ -111,7 +115,7 @@ def replace(request: HttpRequest, pk: int) -> HttpResponse:
     found = get_object_or_404(Document, pk=pk)
     form = UploadForm(request.POST, request.FILES)
     if not form.is_valid():
-        messages.error(request, " ".join(form.errors.get("file", ["Choose a file first."])))
+        messages.error(request, _problem(form))
         return redirect(found)
     with default_storage.open(found.file.name or "", "wb") as file:
         for chunk in form.cleaned_data["file"].chunks():
