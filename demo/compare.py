@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import urllib3
+
 _THREADS = 6
 
 
@@ -31,9 +33,14 @@ def compare(media_root: str, client: Any, bucket: str, expected: Mapping[str, st
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
     keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
 
+    http = urllib3.PoolManager(maxsize=_THREADS)
+
     def digest(key: str) -> tuple[str, int, str]:
-        body = client.get_object(Bucket=bucket, Key=key)["Body"].read()
-        return key, len(body), hashlib.sha256(body).hexdigest()
+        url = client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": key})
+        answer = http.request("GET", url, decode_content=False)
+        if answer.status != 200:
+            raise RuntimeError(f"S3 answered {answer.status} for {key}")
+        return key, len(answer.data), hashlib.sha256(answer.data).hexdigest()
 
     with ThreadPoolExecutor(_THREADS) as pool:
         remote = {key: (size, sha) for key, size, sha in pool.map(digest, keys)}

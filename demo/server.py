@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import time
 from typing import Any
 
 import urllib3
+
+_WENT_WELL = re.compile(r'HTTP/1\.1" [23]\d\d ')
 
 
 class DemoError(RuntimeError):
@@ -71,8 +74,8 @@ class Site:
                 self._running.append(
                     subprocess.Popen(
                         [sys.executable, "-m", "demo.manage", "runserver", "--noreload", f"127.0.0.1:{port}"],
-                        env=self._environment,
-                        stdin=subprocess.DEVNULL,
+                        env={**self._environment, "DEMO_WATCH_STDIN": "1"},
+                        stdin=subprocess.PIPE,
                         stdout=log,
                         stderr=subprocess.STDOUT,
                         start_new_session=True,
@@ -114,11 +117,11 @@ class Site:
             time.sleep(0.1)
 
     def log_tail(self, size: int = 2000) -> str:
-        """The end of what the processes wrote."""
+        """The end of what the processes wrote, without the requests that went well."""
         tails = []
         for number in range(len(self._running)):
-            with contextlib.suppress(OSError), open(os.path.join(self._folder, f"site-{number}.log"), "rb") as log:
-                tails.append(log.read()[-size:].decode(errors="replace"))
+            with contextlib.suppress(OSError), open(os.path.join(self._folder, f"site-{number}.log")) as log:
+                tails.append("".join(line for line in log if not _WENT_WELL.search(line))[-size:])
         return "\n".join(tails)
 
     def stop(self) -> None:
@@ -131,6 +134,8 @@ class Site:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
         self._running.clear()
 
 

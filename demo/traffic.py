@@ -8,22 +8,32 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, final
+from typing import Any, TypeAlias, final
 from urllib.parse import urljoin
 
 import urllib3
 
+from demo.server import Site
+
 _PAUSE = 0.03
+_SAMPLES = 60
 _ACTIONS = ("upload", "replace", "delete", "read", "page")
 _WEIGHTS = (4, 4, 2, 6, 1)
+
+
+Samples: TypeAlias = "dict[str, list[bytes]]"
 
 
 class Visitor:
     """One of them. Each has documents of its own, so it knows what every one of them must contain."""
 
-    def __init__(self, urls: list[str], names: dict[int, str], digests: dict[str, str], seed: int) -> None:
+    def __init__(
+        self, urls: list[str], names: dict[int, str], digests: dict[str, str], samples: Samples, seed: int
+    ) -> None:
         self._urls = urls
+        self._samples = samples
         self._random = random.Random(seed)
         self._seed = seed
         self._http = urllib3.PoolManager(retries=False, timeout=30)
@@ -48,15 +58,16 @@ class Visitor:
         self.slowest = max(self.slowest, time.monotonic() - started)
 
     def _upload(self) -> None:
-        content = self._content()
-        name = f"note-{self._seed}-{self.done['upload']}.txt"
+        ending = self._random.choice([".svg", ".css", ".html", ".js", ".po"])
+        content = self._content(ending)
+        name = f"draft-{self._seed}-{self.done['upload']:03d}{ending}"
         saved = self._post("upload/", {"file": (name, content)}).json()
         self.names[saved["id"]] = saved["name"]
         self.digests[saved["name"]] = hashlib.sha256(content).hexdigest()
 
     def _replace(self) -> None:
         pk = self._any()
-        content = self._content()
+        content = self._content(os.path.splitext(self.names[pk])[1])
         self._post(f"documents/{pk}/replace/", {"file": ("new", content)})
         self.digests[self.names[pk]] = hashlib.sha256(content).hexdigest()
 
@@ -77,8 +88,10 @@ class Visitor:
     def _any(self) -> int:
         return self._random.choice(list(self.names))
 
-    def _content(self) -> bytes:
-        return self._random.randbytes(self._random.randrange(500, 40_000))
+    def _content(self, ending: str) -> bytes:
+        """What another file of that kind contains, with something of its own: an old version must be found out."""
+        mark = f"\n<!-- {self._seed} {self._random.getrandbits(64):x} -->\n".encode()
+        return self._random.choice(self._samples[ending]) + mark
 
     def _get(self, path: str) -> Any:
         return self._checked(self._http.request("GET", self._url(path)))
@@ -156,13 +169,25 @@ class Traffic:
         return ", ".join(f"{done[action]} {word}" for action, word in words.items())
 
 
-def visitors(urls: list[str], names: dict[int, str], digests: dict[str, str], number: int) -> list[Visitor]:
+def visitors(site: Site, names: dict[int, str], digests: dict[str, str], number: int) -> list[Visitor]:
     """So many visitors, the documents dealt out among them."""
+    samples = _samples(site.media_root, digests)
     made = []
     for seed in range(number):
         own = {pk: name for pk, name in names.items() if pk % number == seed}
-        made.append(Visitor(urls, own, {name: digests[name] for name in own.values()}, seed))
+        made.append(Visitor(site.urls, own, {name: digests[name] for name in own.values()}, samples, seed))
     return made
+
+
+def _samples(media_root: str, names: Iterable[str]) -> Samples:
+    """A few contents of each kind of file."""
+    samples: Samples = {}
+    for name in names:
+        some = samples.setdefault(os.path.splitext(name)[1], [])
+        if len(some) < _SAMPLES:
+            with open(os.path.join(media_root, name), "rb") as file:
+                some.append(file.read())
+    return samples
 
 
 def told(people: list[Visitor]) -> dict[str, str]:
@@ -173,8 +198,3 @@ def told(people: list[Visitor]) -> dict[str, str]:
 def failures(people: list[Visitor]) -> list[str]:
     """What went wrong for anybody."""
     return [failure for visitor in people for failure in visitor.failures]
-
-
-def cores() -> int:
-    """How many visitors this machine can bear."""
-    return max(2, min(4, os.cpu_count() or 2))

@@ -7,7 +7,7 @@ them. If the folder is lost, repair is slower, never a read wrong.
 =====================  ==================================================================================
 ``key``                keys the hash in the hints' file names, so that a web client cannot probe for names
 ``volume``             tells whether two processes share this folder
-``hints/ab/HASH-ID``   the hint of operation ID on the name with that keyed hash
+``hints/a/HASH-ID``    the hint of operation ID on the name with that keyed hash
 ``new/``               files of this folder that are being written
 ``locks/N``            see :mod:`django_dualstorage.locks`
 ``capabilities.json``  what a live probe found out about the server
@@ -259,7 +259,10 @@ class Journal:
         """Remove what killed processes left half written, and say how many. Live ones are locked and stay."""
         swept = 0
         for entry in self._entries(self._new):
-            fd = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fd = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # finished meanwhile
             try:
                 if time.time() - os.fstat(fd).st_ctime > 60 and _is_unlocked(fd):
                     Path(entry.path).unlink(missing_ok=True)
@@ -270,7 +273,9 @@ class Journal:
 
     def _hint_path(self, name: str, op_id: str) -> str:
         digest = blake2b(os.fsencode(name), digest_size=16, key=self.key).hexdigest()
-        return f"{self._hints}/{digest[:2]}/{digest[2:]}-{op_id}"
+        # Sixteen folders: enough for listings to stay short, few enough that a filesystem which spreads folders over
+        # the disk (ext4) does not pay for it at every hint.
+        return f"{self._hints}/{digest[0]}/{digest[1:]}-{op_id}"
 
     def _paths_of(self, name: str) -> list[str]:
         if not self._exists:

@@ -17,8 +17,7 @@ from typing import Final
 from django_dualstorage.exceptions import LockTimeoutError
 from django_dualstorage.journal import DIR_MODE, FILE_MODE, Journal
 
-#: Hex digits of a stripe's number: 4,096 stripes.
-STRIPE_DIGITS: Final = 3
+STRIPES: Final = 1024
 
 
 class NameLocks:
@@ -36,8 +35,8 @@ class NameLocks:
         longer than the timeout.
         """
         # Not the journal's keyed hash: the lock must be the same for a process that knows an older key.
-        stripe = blake2b(os.fsencode(name), digest_size=4).hexdigest()[:STRIPE_DIGITS]
-        path = f"{self._folder}/{stripe}"
+        digest = blake2b(os.fsencode(name), digest_size=4).digest()
+        path = f"{self._folder}/{int.from_bytes(digest, 'big') % STRIPES}"
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         try:
             fd = os.open(path, flags, FILE_MODE)

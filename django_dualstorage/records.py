@@ -122,7 +122,7 @@ class Records:
         try:
             volume = self._volume_id() if phase is not Phase.S3 else ""
             _write_report(connection, self._alias, phase, volume)
-        except (DatabaseError, OSError) as error:
+        except (DatabaseError, ImproperlyConfigured, OSError) as error:  # a site without a database has no fleet table
             logger.debug("This process could not report its phase: %s", error)
         else:
             self._reported = (phase, os.getpid())
@@ -150,8 +150,8 @@ def own_connection() -> Iterator[BaseDatabaseWrapper]:
 
 
 def _read_state(connection: BaseDatabaseWrapper, alias: str) -> Known:
-    table = connection.ops.quote_name(STATE_TABLE)
     try:
+        table = connection.ops.quote_name(STATE_TABLE)
         with connection.cursor() as cursor:
             cursor.execute(
                 f"SELECT phase, certified_at, volume_id FROM {table} WHERE alias = %s",  # noqa: S608  a constant
@@ -220,9 +220,21 @@ def set_phase(alias: str, phase: Phase) -> None:
     """Write the phase row. What makes a flip safe (one step, a drained journal, the whole fleet) is the caller's."""
     from django_dualstorage.models import StorageState
 
-    StorageState.objects.using(setting("DATABASE")).update_or_create(
-        alias=alias, defaults={"phase": phase.value, "phase_changed_at": timezone.now()}
-    )
+    manager = StorageState.objects.using(setting("DATABASE"))
+    changes = {"phase": phase.value, "phase_changed_at": timezone.now()}
+    # One statement: on SQLite a transaction that reads before it writes fails at once if a process reports meanwhile.
+    if not manager.filter(alias=alias).update(**changes):
+        manager.create(alias=alias, **changes)
+
+
+def demand_tables() -> None:
+    """Raises ConfigurationError if what a command finds out could not be written down at its end."""
+    from django_dualstorage.models import StorageState
+
+    try:
+        StorageState.objects.using(setting("DATABASE")).exists()
+    except DatabaseError as error:
+        raise ConfigurationError(f"The table {STATE_TABLE} cannot be used ({error}). Run manage.py migrate.") from error
 
 
 def set_certified(alias: str, *, complete: bool, phase: Phase, volume_id: str) -> None:

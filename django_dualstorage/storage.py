@@ -511,8 +511,9 @@ class DualWriteStorage(FileSystemStorage):
     def _is_served_locally(self, name: str) -> bool:
         if not name:
             return True
-        certain = self.known.certified and not self.pair.journal.has_hint(name)
-        return not certain and self.pair.local.exists(name)
+        pair = self.pair
+        certain = self.known.certified and not pair.s3.looks_dead and not pair.journal.has_hint(name)
+        return not certain and pair.local.exists(name)
 
 
 @functools.lru_cache(maxsize=1024)

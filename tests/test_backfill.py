@@ -78,7 +78,9 @@ def run(
     stop: Stop | None = None,
     **options: Any,
 ) -> Report:
-    return Backfill(storage, prefix=prefix, **{"workers": 4, **options}).run(stop or never_stop(), on_result)
+    return Backfill(storage, prefix=prefix, **{"workers": 4, **options}).run(
+        never_stop() if stop is None else stop, on_result
+    )
 
 
 def counts(report: Report) -> dict[str, int]:
@@ -204,7 +206,7 @@ def test_site_that_writes_between_the_listing_and_the_copy(
         return found
 
     monkeypatch.setattr(storage.pair.s3, "list_all", listed_too_early)
-    report = run(storage, folder)
+    report = run(storage, folder, clock=lambda: 4e9)
     assert seen(storage, name) == (None if operation == "delete" else b"new")
     assert report.complete
     repaired(storage)
@@ -313,7 +315,7 @@ def test_file_with_a_hint_is_looked_at_though_it_is_certified(storage: DualWrite
     name = f"{folder}a.txt"
     storage.save(name, ContentFile(b"content"))
     storage.pair.journal.announce(Kind.SAVE, name, phase="dual").leave()
-    assert counts(run(storage, folder)) == {"certified": 1}
+    assert counts(run(storage, folder, clock=lambda: 4e9)) == {"certified": 1}
     assert_sides_equal(storage, folder)
 
 

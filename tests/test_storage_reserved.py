@@ -14,6 +14,7 @@ from django_dualstorage.sides.filesystem import Content
 from django_dualstorage.storage import DualWriteStorage
 from tests.conftest import MakeStorage
 from tests.support.asserts import put_object
+from tests.support.moto import MotoServer
 
 PHASES = ("filesystem", "mirror", "dual", "dual-strict", "s3-primary", "s3")
 NAMES = (
@@ -78,3 +79,14 @@ def test_the_folder_above_may_have_any_name_like_ours(make_storage: MakeStorage)
     storage = make_storage("dual")
     for name in ("a/.dualstorage/b.txt", ".dualstorage2/c.txt", "x.dualstorage-tmp"):
         assert storage.save(name, ContentFile(b"x")) == name
+
+
+@pytest.mark.parametrize("location", ["media", ""])
+def test_keys_that_no_disk_can_hold_are_not_listed(moto: MotoServer, make_storage: MakeStorage, location: str) -> None:
+    """On moto: SeaweedFS, which keeps files itself, refuses or changes them."""
+    options = {"bucket_name": moto.create_bucket(), "location": location, "endpoint_url": moto.endpoint_url}
+    storage = make_storage("s3", provider="minio", s3={**options, "access_key": "a", "secret_key": "b"})
+    for name in ("a//b.txt", "a/../c.txt", "a/", "a/d.txt", "/e.txt", "a/f/"):
+        put_object(storage, name, b"x")
+    assert storage.listdir("a") == (["f"], ["d.txt"])
+    assert storage.listdir("") == (["a"], [])

@@ -8,6 +8,7 @@ SECRET_KEY = "this site lives for a minute"
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
 ROOT_URLCONF = "demo.site.urls"
 USE_TZ = True
+TIME_ZONE = "UTC"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = ["django.contrib.messages", "demo.site", "django_dualstorage"]
 MIDDLEWARE = [

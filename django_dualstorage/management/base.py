@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from django_dualstorage.core.report import FileResult, Report
 from django_dualstorage.engine.pool import Stop
-from django_dualstorage.exceptions import ConfigurationError, DualStorageError, S3Error
+from django_dualstorage.exceptions import ConfigurationError, DualStorageError, PhaseUnknownError, S3Error
 from django_dualstorage.operations.gate import RefusedError
 from django_dualstorage.storage import DualWriteStorage
 
@@ -40,10 +40,20 @@ def positive(text: str) -> int:
     return number
 
 
+def beginning(text: str) -> str:
+    """An argparse type: how names relative to MEDIA_ROOT begin."""
+    if text.startswith("/") or not {".", ".."}.isdisjoint(text.split("/")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the beginning of a name below MEDIA_ROOT")
+    return text
+
+
+def printable(text: str) -> str:
+    """A file may have any name, also one that would write to the terminal or add lines to a log."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 class DualStorageCommand(BaseCommand):
     """A command on one storage."""
-
-    requires_migrations_checks = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         """The options that every command has."""
@@ -61,7 +71,7 @@ class DualStorageCommand(BaseCommand):
                 code = self.run(self._storage(options.pop("storage")), stop, as_json=as_json, **options)
         except RefusedError as error:
             raise CommandError(str(error), returncode=REFUSED) from error
-        except (S3Error, ConfigurationError, ImproperlyConfigured, BotoCoreError) as error:
+        except (S3Error, ConfigurationError, PhaseUnknownError, ImproperlyConfigured, BotoCoreError) as error:
             raise CommandError(str(error), returncode=UNUSABLE) from error
         except (DualStorageError, OSError) as error:
             raise CommandError(str(error), returncode=DIFFERENCES) from error
@@ -100,7 +110,7 @@ class DualStorageCommand(BaseCommand):
                 count += 1
                 bar.update()
                 if result.outcome.is_problem:
-                    logger.warning("%s: %s: %s", result.name, result.outcome, result.detail)
+                    logger.warning("%s: %s: %s", printable(result.name), result.outcome, printable(result.detail))
                 if not terminal and time.monotonic() - told >= _LINE_EVERY:
                     told = time.monotonic()
                     self.stderr.write(f"{what}: {count} files so far")
@@ -116,7 +126,7 @@ class DualStorageCommand(BaseCommand):
                 paint = self.style.ERROR if outcome.is_problem else self.style.SUCCESS
                 self.stdout.write(paint(f"{count:>10,}  {outcome}"))
             for problem in report.problems[:_SHOWN_PROBLEMS]:
-                self.stdout.write(f"  {problem.name}: {problem.detail}")
+                self.stdout.write(f"  {printable(problem.name)}: {printable(problem.detail)}")
             if report.problem_count > _SHOWN_PROBLEMS:
                 self.stdout.write(f"  ... and {report.problem_count - _SHOWN_PROBLEMS:,} more; --json has them all.")
             for line in lines:

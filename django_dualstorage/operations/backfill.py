@@ -11,11 +11,12 @@ from django_dualstorage.core.compare import Action, reconcile_action
 from django_dualstorage.core.names import is_reserved
 from django_dualstorage.core.objects import ListedObject
 from django_dualstorage.core.report import FileResult, Outcome, Report
+from django_dualstorage.core.stamp import Stamp
 from django_dualstorage.engine.pool import Pool, Stop
 from django_dualstorage.exceptions import S3Error, UnmovableError
 from django_dualstorage.operations.gate import RefusedError, demand_local_truth, demand_same_volume
 from django_dualstorage.operations.probe import probe
-from django_dualstorage.protocol.reconcile import reconcile
+from django_dualstorage.protocol.reconcile import adoptable, reconcile
 from django_dualstorage.sides.walk import walk
 from django_dualstorage.storage import DualWriteStorage
 
@@ -61,6 +62,8 @@ class Backfill:
         """
         demand_local_truth(self._storage, "backfill")
         demand_same_volume(self._storage)
+        if not self._dry_run and not self._prefix:
+            records.demand_tables()
         started = time.monotonic()
         report = Report(dry_run=self._dry_run)
         if not self._dry_run and not self._pair.s3.honours_conditions:
@@ -76,7 +79,8 @@ class Backfill:
                 "Is the volume mounted? Nothing was changed."
             )
         report.interrupted = bool(stop)
-        report.add_s3_only(name for name in listed if not is_reserved(name))
+        if not stop:  # else those of the files that were not reached are among them
+            report.add_s3_only(name for name in listed if not is_reserved(name))
         report.seconds = time.monotonic() - started
         if not self._dry_run and not self._prefix and report.files:
             self._record(report)
@@ -103,7 +107,7 @@ class Backfill:
         try:
             if listed is not None and (certified := self._certified(found)):
                 return certified
-        except (S3Error, OSError) as error:
+        except S3Error as error:
             return FileResult(found, Outcome.FAILED, detail=f"{error}; run the command again")
         except UnmovableError as error:
             return FileResult(found, Outcome(error.reason), detail=str(error))
@@ -114,7 +118,7 @@ class Backfill:
 
     def _certified(self, name: str) -> FileResult | None:
         """The result for a file that S3 has in this very version: no hint, no lock, one HEAD."""
-        local = self._pair.local.version(name)
+        local = self._version(name)
         if local is None or self._pair.journal.has_hint(name):
             return None
         remote = self._pair.s3.head(name, patient=True)
@@ -122,8 +126,14 @@ class Backfill:
             return FileResult(name, Outcome.CERTIFIED, local.size)
         return None
 
+    def _version(self, name: str) -> Stamp | None:
+        try:
+            return self._pair.local.version(name)
+        except OSError:
+            return None  # whoever opens it will say why
+
     def _let_settle(self, name: str) -> None:
-        local = self._pair.local.version(name)
+        local = self._version(name)
         if local is not None:
             age = self._clock() - local.mtime_ns / 1e9
             if 0 <= age < SETTLE:
@@ -137,12 +147,15 @@ class Backfill:
         try:
             self._pair.s3.key(found)
             file, local = self._pair.local.open_movable(found)
-            file.close()
-            remote = self._pair.s3.head(found, patient=True) if listed is not None else None
+            with file:
+                remote = self._pair.s3.head(found, patient=True) if listed is not None else None
+                action = reconcile_action(local, remote)
+                if action is Action.ADOPT and not adoptable(self._pair, found, file, remote):
+                    action = Action.REPLACE
         except UnmovableError as error:
             return FileResult(found, Outcome(error.reason), detail=str(error))
         except FileNotFoundError:
             return FileResult(found, Outcome.VANISHED, detail="was deleted while the command ran")
         except (S3Error, OSError) as error:
             return FileResult(found, Outcome.FAILED, detail=str(error))
-        return FileResult(found, _WOULD[reconcile_action(local, remote)], local.size)
+        return FileResult(found, _WOULD[action], local.size)

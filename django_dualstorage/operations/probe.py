@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 
-from django_dualstorage.core.names import key_of
+from django_dualstorage.core.names import JOURNAL_DIR, key_of
 from django_dualstorage.engine.objectstore import ALWAYS, Condition, ObjectStore, Source
 from django_dualstorage.exceptions import S3Error, S3PreconditionError, S3TransientError
 from django_dualstorage.protocol.pair import Pair
@@ -39,7 +39,7 @@ def honours_conditions(pair: Pair) -> bool:
     Writes one small object under a random key and removes it; leaves no trace on the disk. Raises S3Error.
     """
     store = pair.s3.store
-    key = key_of(f".dualstorage-probe-{secrets.token_hex(8)}", pair.s3.configuration.location)
+    key = key_of(f"{JOURNAL_DIR}/probe-{secrets.token_hex(8)}", pair.s3.configuration.location)
     with _small_source() as source:
         store.put(key, source, {}, sending=_nothing)
         try:

@@ -146,7 +146,7 @@ class _Reconciliation:
                     deleted=any(hint.record.kind is Kind.DELETE for hint in hints),
                     own_ops={hint.record.op_id for hint in hints},
                 )
-                if action is Action.ADOPT and not self._adoptable(file, remote):
+                if action is Action.ADOPT and not adoptable(self.pair, self.name, file, remote):
                     action = Action.REPLACE
                 try:
                     self._carry_out(action, file, local, remote, hints)
@@ -194,25 +194,35 @@ class _Reconciliation:
             raise AssertionError("the rule has no other action for a file that is not there")
         content_type = _content_type(hints, remote)
         pair.observe(Step.PUT)
-        if action is Action.ADOPT and remote is not None:
-            written = pair.s3.restamp(remote, local, operation.id, content_type=content_type, sending=operation.sending)
-        else:
-            written = pair.s3.put(
-                self.name,
-                Source(file.fileno(), local.size),
-                local,
-                operation.id,
-                content_type=content_type,
-                condition=fence,
-                patient=True,
-                sending=operation.sending,
-            )
+        try:
+            if action is Action.ADOPT and remote is not None:
+                written = pair.s3.restamp(
+                    remote, local, operation.id, content_type=content_type, sending=operation.sending
+                )
+            else:
+                written = pair.s3.put(
+                    self.name,
+                    Source(file.fileno(), local.size),
+                    local,
+                    operation.id,
+                    content_type=content_type,
+                    condition=fence,
+                    patient=True,
+                    sending=operation.sending,
+                )
+        except S3Error as error:
+            if not error.sent and self._changed(file, local):
+                raise _ChangedError from error  # it shrank: not all of its bytes were there to send
+            raise
         self._note(written)
-        if version_of(file.fileno()) != local or pair.local.version(self.name) != local:
-            # Somebody who goes around the storage wrote meanwhile. The stamp is that of before, so no reader takes
-            # the object for the new version.
+        if self._changed(file, local):
+            # The stamp is that of before, so no reader takes the object for the new version.
             operation.settled = False
             raise _ChangedError
+
+    def _changed(self, file: BinaryIO, local: Stamp) -> bool:
+        """Whether somebody who goes around the storage wrote meanwhile."""
+        return version_of(file.fileno()) != local or self.pair.local.version(self.name) != local
 
     def _note(self, written: Written) -> None:
         self.clean = self.clean and written.clean
@@ -235,19 +245,6 @@ class _Reconciliation:
             return
         with file:
             yield file, local
-
-    def _adoptable(self, file: BinaryIO | None, remote: ObjectInfo | None) -> bool:
-        """Whether the unstamped object has the very bytes of the file, and can be copied onto itself."""
-        if file is None or remote is None or remote.size > _MAX_COPY:
-            return False
-        if _MD5_ETAG.fullmatch(remote.etag) and remote.etag.strip('"') == _md5(file):
-            return True
-        # Not an MD5 for parts, nor under some encryption ("Checking object integrity", Amazon S3 User Guide).
-        body = self.pair.s3.get(self.name, etag=remote.etag, patient=True)
-        try:
-            return _same_bytes(file, body)
-        finally:
-            body.close()
 
     # -- S3 is the truth -------------------------------------------------------------------------------------------
 
@@ -272,6 +269,20 @@ class _Reconciliation:
             return FileResult(self.name, Outcome.BROUGHT_HOME, body.info.size)
         finally:
             body.close()
+
+
+def adoptable(pair: Pair, name: str, file: BinaryIO | None, remote: ObjectInfo | None) -> bool:
+    """Whether the unstamped object has the very bytes of the file, and can be copied onto itself. Raises S3Error."""
+    if file is None or remote is None or remote.size > _MAX_COPY:
+        return False
+    if _MD5_ETAG.fullmatch(remote.etag) and remote.etag.strip('"') == _md5(file):
+        return True
+    # Not an MD5 for parts, nor under some encryption ("Checking object integrity", Amazon S3 User Guide).
+    body = pair.s3.get(name, etag=remote.etag, patient=True)
+    try:
+        return _same_bytes(file, body)
+    finally:
+        body.close()
 
 
 def _outcome(action: Action, local: Stamp | None) -> Outcome:

@@ -138,6 +138,12 @@ class S3Side:
         return self._connected().breaker
 
     @property
+    def looks_dead(self) -> bool:
+        """Whether this process has given S3 up for now. Connects to nothing."""
+        live = self._live
+        return live is not None and live.pid == os.getpid() and live.breaker.is_open
+
+    @property
     def identity(self) -> str:
         """Endpoint and bucket: what capabilities belong to."""
         live = self._connected()
@@ -216,13 +222,13 @@ class S3Side:
             return live.store.head(self.key(name))
 
     def list_folder(self, folder: str, *, patient: bool) -> tuple[list[str], list[str]]:
-        """Folder names and file names directly in ``folder``."""
+        """Folder names and file names directly in ``folder``, without those that no disk can hold."""
         with self._guarded(patient=patient) as live:
             prefix = key_of(folder + "/" if folder else "", live.configuration.location)
             folders, keys = live.store.list_folder(prefix)
-        return [path[len(prefix) :].rstrip("/") for path in folders if path != prefix], [
-            key[len(prefix) :] for key in keys if key != prefix
-        ]
+        names = [path[len(prefix) :].removesuffix("/") for path in folders]
+        files = [key[len(prefix) :] for key in keys]
+        return [name for name in names if name_of(name, "")], [name for name in files if name_of(name, "")]
 
     def list_all(self, prefix: str) -> Iterator[tuple[str, ListedObject]]:
         """Every object whose name begins with ``prefix``, with its name."""

@@ -35,7 +35,7 @@ def walk(root: str, prefix: str = "") -> Iterator[str | FileResult]:
             continue
         except OSError as error:
             detail = f"the folder cannot be read ({error.strerror}); give this user read and search permission"
-            yield FileResult(folder, Outcome.UNREADABLE, detail=detail)
+            yield FileResult(_shown(folder), Outcome.UNREADABLE, detail=detail)
             continue
         for entry in found:
             name = f"{folder}/{entry.name}" if folder else entry.name
@@ -54,15 +54,20 @@ def _file_or_problem(name: str, entry: os.DirEntry[str]) -> str | FileResult:
     try:
         name.encode()
     except UnicodeEncodeError:
-        shown = os.fsencode(name).decode("utf-8", "backslashreplace")
-        return FileResult(shown, Outcome.BAD_NAME, detail="is not valid UTF-8, as S3 keys must be; rename the file")
-    if entry.is_symlink() and entry.is_dir():
+        detail = "is not valid UTF-8, as S3 keys must be; rename the file"
+        return FileResult(_shown(name), Outcome.BAD_NAME, detail=detail)
+    if entry.is_symlink() and os.path.isdir(entry.path):  # a loop of links is no folder, where is_dir() raises
         return FileResult(
             name, Outcome.SYMLINK, detail="leads to a folder, which is not followed; move the folder here"
         )
     if not entry.is_symlink() and not entry.is_file(follow_symlinks=False):
         return FileResult(name, Outcome.SPECIAL, detail="is a socket, pipe or device, not a file; remove it")
     return name
+
+
+def _shown(name: str) -> str:
+    """The name as it can be printed."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _sweep(path: str) -> None:

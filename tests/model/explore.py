@@ -69,6 +69,8 @@ class Case:
     converges: bool = True
     #: Whether the disk was written behind the storage's back, which only a comparison of both sides finds.
     verifies: bool = False
+    #: Whether local copies are taken away that S3 has.
+    prunes: bool = False
 
     @property
     def known(self) -> int:
@@ -267,8 +269,9 @@ class _Search:
             return True
         if not self.case.design.local_truth:
             return False
-        # A file that only S3 had from the beginning stays one.
-        only_s3 = self.case.local == ABSENT and world.local == ABSENT and world.s3 == self.case.s3
+        # A file that only S3 had from the beginning stays one, and prune makes one of any.
+        began_so = self.case.local == ABSENT and world.s3 == self.case.s3
+        only_s3 = world.local == ABSENT and (began_so or self.case.prunes)
         return only_s3 and self.case.design.spares_s3_only
 
 

@@ -163,7 +163,7 @@ class Reader(Process):
             then, found = _AGAIN_DISK, "no hint says that this is no file"
         if last:
             return self._got(world, found, at, at.value)
-        return self._on(world, found, at._replace(todo=then, before=0, aging=at.aging))
+        return self._on(world, found, at._replace(todo=then))
 
     def _absent(self, world: World, how: str, at: _At) -> Move:
         if self.design.rechecks_disk:

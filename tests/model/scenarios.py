@@ -124,11 +124,46 @@ MORE: Final = (
     _scenario("deferred delete, save", _R.DELETE_DEFERRED, _R.SAVE, _R.REPAIR, _R.READ),
     _scenario("deferred save, deferred delete", _R.SAVE_DEFERRED, _R.DELETE_DEFERRED, _R.READ_TWICE),
     _scenario("deferred save, backfill", _R.SAVE_DEFERRED, _R.BACKFILL, _R.READ_TWICE),
-    _scenario("S3 only: delete", _R.DELETE, _R.READ_TWICE, local=ABSENT),
-    _scenario("S3 only: delete, repair", _R.DELETE, _R.REPAIR, _R.READ_TWICE, local=ABSENT),
-    _scenario("S3 only: deferred delete, repair", _R.DELETE_DEFERRED, _R.REPAIR, _R.READ_TWICE, local=ABSENT),
-    # Nobody reads here before the end: see LIMITS.
-    _scenario("S3 only: backfill, repair", _R.BACKFILL, _R.REPAIR, local=ABSENT),
+    _scenario("deferred save, backfill of a vanished file", _R.SAVE_DEFERRED, _R.BACKFILL, _R.READ_TWICE, local=ABSENT, s3=ABSENT),
+    _scenario("deferred delete, backfill", _R.DELETE_DEFERRED, _R.BACKFILL, _R.READ_TWICE),
+    _scenario("save, copy", _R.SAVE, _R.COPY, _R.READ_TWICE, local=ABSENT, s3=ABSENT),
+    _scenario("prune, save", _R.PRUNE, _R.SAVE, _R.READ_TWICE),
+    _scenario("prune, delete", _R.PRUNE, _R.DELETE, _R.READ_TWICE),
+)
+
+
+def _s3_only(name: str, *roles: Role) -> Scenario:
+    return _scenario(f"S3 only: {name}", *roles, local=ABSENT)
+
+
+#: Nobody's hint is there, and only S3 has the file.
+S3_ONLY: Final = (
+    _s3_only("save", _R.SAVE, _R.READ_TWICE),
+    _s3_only("delete", _R.DELETE, _R.READ_TWICE),
+    _s3_only("copy, backfill", _R.COPY, _R.BACKFILL, _R.READ_TWICE),
+    _s3_only("save, repair", _R.SAVE, _R.REPAIR, _R.READ_TWICE),
+    _s3_only("delete, repair", _R.DELETE, _R.REPAIR, _R.READ_TWICE),
+    _s3_only("save, copy", _R.SAVE, _R.COPY, _R.READ_TWICE),
+    _s3_only("delete, copy", _R.DELETE, _R.COPY, _R.READ_TWICE),
+    _s3_only("two saves", _R.SAVE, _R.SAVE, _R.READ_TWICE),
+    _s3_only("two deletes", _R.DELETE, _R.DELETE, _R.READ_TWICE),
+    _s3_only("save, delete", _R.SAVE, _R.DELETE, _R.READ_TWICE),
+    _s3_only("save, delete, repair", _R.SAVE, _R.DELETE, _R.REPAIR, _R.READ),
+    _s3_only("create", _R.CREATE, _R.REPAIR, _R.READ_TWICE),
+    _s3_only("create, save", _R.CREATE, _R.SAVE, _R.READ_TWICE),
+    _s3_only("create, delete", _R.CREATE, _R.DELETE, _R.READ_TWICE),
+    _s3_only("create, delete, repair", _R.CREATE, _R.DELETE, _R.REPAIR, _R.READ),
+    _s3_only("outsider, save", _R.OUTSIDER, _R.SAVE, _R.READ_TWICE),
+    _s3_only("outsider, delete", _R.OUTSIDER, _R.DELETE, _R.READ_TWICE),
+    _s3_only("outsider, create", _R.OUTSIDER, _R.CREATE, _R.READ_TWICE),
+    _s3_only("outsider, copy", _R.OUTSIDER, _R.COPY, _R.READ_TWICE),
+    _s3_only("deferred save, repair", _R.SAVE_DEFERRED, _R.REPAIR, _R.READ_TWICE),
+    _s3_only("deferred save, save", _R.SAVE_DEFERRED, _R.SAVE, _R.READ_TWICE),
+    _s3_only("deferred save, delete", _R.SAVE_DEFERRED, _R.DELETE, _R.READ_TWICE),
+    _s3_only("deferred delete, repair", _R.DELETE_DEFERRED, _R.REPAIR, _R.READ_TWICE),
+    _s3_only("deferred delete, save", _R.DELETE_DEFERRED, _R.SAVE, _R.READ_TWICE),
+    _s3_only("deferred delete, create", _R.DELETE_DEFERRED, _R.CREATE, _R.READ_TWICE),
+    _s3_only("deferred create", _R.CREATE_DEFERRED, _R.READ_TWICE),
 )
 
 
@@ -144,6 +179,7 @@ def play(design: Design, scenario: Scenario, level: Level, *, until: Bad = EVERY
         scenario.s3,
         faults,
         verifies=scenario.verifies,
+        prunes=Role.PRUNE in scenario.roles,
     )
     return search(case, until=until)
 

@@ -58,7 +58,8 @@ def on_disk(storage: DualWriteStorage, prefix: str = "") -> dict[str, Version]:
             path = Path(folder, basename)
             status = path.lstat()
             name = path.relative_to(storage.location).as_posix()
-            if stat.S_ISREG(status.st_mode) and (name.startswith(prefix) or is_staged(basename)):
+            beside = is_staged(basename) and name.startswith(os.path.dirname(prefix))
+            if stat.S_ISREG(status.st_mode) and (name.startswith(prefix) or beside):
                 found[name] = Version(path.read_bytes(), f"{status.st_size}:{status.st_mtime_ns}")
     return found
 

@@ -7,7 +7,11 @@ equal.
 from __future__ import annotations
 
 import itertools
+import os
 import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +65,25 @@ class Lab:
         if known not in self._storages:
             self._storages[known] = DualWriteStorage(self.root, "/media/", phase=phase, s3=self._s3, **wanted)
         return self._storages[known]
+
+
+@contextmanager
+def idle_child() -> Iterator[None]:
+    """For as long as the block lasts there is a forked child, which has every file that is open now and does nothing."""
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the child does not need
+        child = os.fork()
+    if not child:
+        os.close(writer)
+        os.read(reader, 1)
+        os._exit(0)
+    os.close(reader)
+    try:
+        yield
+    finally:
+        os.close(writer)
+        os.waitpid(child, 0)
 
 
 def seen(storage: DualWriteStorage, name: str) -> bytes | None:

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from django_dualstorage.engine.pool import Stop
-from django_dualstorage.management.base import DualStorageCommand, positive
+from django_dualstorage.management.base import DualStorageCommand, beginning, positive
 from django_dualstorage.operations.backfill import Backfill
 from django_dualstorage.storage import DualWriteStorage
 
@@ -24,7 +24,9 @@ class Command(DualStorageCommand):
         """The options of a backfill."""
         super().add_arguments(parser)
         parser.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
-        parser.add_argument("--prefix", default="", metavar="NAME", help="only names that begin so, such as avatars/")
+        parser.add_argument(
+            "--prefix", type=beginning, default="", metavar="NAME", help="only names that begin so, such as avatars/"
+        )
         parser.add_argument("--workers", type=positive, default=16, metavar="N", help="files at once (default: 16)")
 
     def run(self, storage: DualWriteStorage, stop: Stop, *, as_json: bool, **options: Any) -> int:
