@@ -427,7 +427,10 @@ class DualWriteStorage(FileSystemStorage):
             return of_path(path) if info is None else of_object(info)
         if not name and of_root is not None:
             return of_root
-        found = self.pair.s3.head(name, patient=True)
+        try:
+            found = self.pair.s3.head(name, patient=True)
+        except UnmovableError:
+            found = None  # a name that S3 cannot have
         if found is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         return of_object(found)

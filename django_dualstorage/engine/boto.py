@@ -150,7 +150,7 @@ class BotoStore:
                 UploadId=upload_id,
                 MultipartUpload={"Parts": parts},
                 **_conditions(condition),
-                **self._fitting("CompleteMultipartUpload", self._common),
+                **self._fitting("CompleteMultipartUpload", {}),
             )
         except BaseException:
             self._abort(key, upload_id)
@@ -159,7 +159,7 @@ class BotoStore:
 
     def _abort(self, key: str, upload_id: str) -> None:
         try:
-            self._call("abort_multipart_upload", key, UploadId=upload_id)
+            self._call("abort_multipart_upload", key, UploadId=upload_id, **self._fitting("AbortMultipartUpload", {}))
         except S3Error as error:
             logger.warning(
                 "The parts of an interrupted upload of %s stay on S3 until the bucket's lifecycle rule "
@@ -171,7 +171,7 @@ class BotoStore:
     def delete(self, key: str, condition: Condition = ALWAYS, *, sending: Callable[[], None]) -> Written:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
         sending()
-        return _written(self._call("delete_object", key, **_conditions(condition)))
+        return _written(self._call("delete_object", key, **_conditions(condition), **self._fitting("DeleteObject", {})))
 
     def restamp(self, info: ObjectInfo, parameters: Mapping[str, Any], *, sending: Callable[[], None]) -> Written:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
@@ -190,7 +190,7 @@ class BotoStore:
 
     def get(self, key: str, *, start: int = 0, etag: str | None = None) -> Body:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
-        parameters = self._fitting("GetObject", self._common)
+        parameters = self._fitting("GetObject", {})
         if start:
             parameters["Range"] = f"bytes={start}-"
         if etag is not None:
@@ -201,7 +201,7 @@ class BotoStore:
     def head(self, key: str) -> ObjectInfo | None:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
         try:
-            return _info(key, self._call("head_object", key, **self._fitting("HeadObject", self._common)))
+            return _info(key, self._call("head_object", key, **self._fitting("HeadObject", {})))
         except S3Error as error:
             if error.status != 404:
                 raise
@@ -229,7 +229,7 @@ class BotoStore:
 
     def _pages(self, **parameters: Any) -> Iterator[dict[str, Any]]:
         # Asked for explicitly, the encoding is left to us; without it a key that XML cannot carry breaks the listing.
-        parameters["EncodingType"] = "url"
+        parameters = {**self._fitting("ListObjectsV2", {}), **parameters, "EncodingType": "url"}
         while True:
             page = self._call("list_objects_v2", None, **parameters)
             yield page

@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 from django_dualstorage.core.report import FileResult, Report
 from django_dualstorage.engine.pool import Pool, Stop
+from django_dualstorage.exceptions import S3Error, UnmovableError
 from django_dualstorage.journal import Kind
 from django_dualstorage.operations.gate import RefusedError, demand_same_volume
+from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.protocol.reconcile import reconcile
 from django_dualstorage.sides.walk import walk
 from django_dualstorage.storage import DualWriteStorage
@@ -53,6 +55,15 @@ def repair(
     return report
 
 
+def _may_have_object(pair: Pair, name: str) -> bool:
+    try:
+        return pair.s3.head(name, patient=True) is not None
+    except UnmovableError:
+        return False
+    except S3Error:
+        return True  # not known
+
+
 def _brake(storage: DualWriteStorage, names: list[str]) -> None:
     """Refuse to delete en masse what the application did not ask to delete: a volume that is not mounted, or was
     emptied by hand, looks like "everything was deleted".
@@ -72,6 +83,10 @@ def _brake(storage: DualWriteStorage, names: list[str]) -> None:
         left += isinstance(found, str)
         if left >= enough:
             return
+    # Saves that failed before they were ever committed leave hints without a file, too, but nothing to delete.
+    gone = [name for name in gone if _may_have_object(pair, name)]
+    if len(gone) < MANY:
+        return
     raise RefusedError(
         f"{len(gone)} files with hints are not on the disk, and only {left} files are there. Is MEDIA_ROOT "
         f"{storage.root} mounted and whole? First of them: {', '.join(gone[:3])}. If they were really deleted, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import stat
@@ -37,6 +38,9 @@ class StagedFile:
     """A complete new version beside its final name, invisible until :meth:`create` or :meth:`replace`."""
 
     def __init__(self, side: FilesystemSide, path: str, target: str, fd: int, moved_from: str | None) -> None:
+        # Who looks for forgotten files must not take one that is uploaded for hours for one of them.
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._side = side
         self._path = path
         self._target = target

@@ -150,6 +150,8 @@ class Design:
     weighs_all_hints: bool = False
     #: Backfill of a file that has vanished removes no hints: it has not looked at S3.
     looks_before_it_forgets: bool = False
+    #: Where S3 is the truth, a save brings home what only S3 has, for the readers of the phase below.
+    helps_below: bool = False
     #: A reconcile supersedes only hints of which nothing can land any more and whose object is not there.
     supersedes_carefully: bool = False
 
@@ -252,6 +254,41 @@ BUILT: Final = Design(
 STRICT: Final = replace(BUILT, name="built, strict", raises=True, delete_s3_only=steps.DELETE_STRICT_S3_ONLY)
 
 
+def cured(design: Design) -> Design:
+    """The built design with a remedy for each of the LIMITS that have one."""
+    if not design.delete_deferred or design.journal is not Journal.HINTS:
+        return design
+    if not design.local_truth:
+        design = replace(design, helps_below=True, delete_s3_only=steps.DELETE_STRICT_S3_ONLY)
+    return replace(
+        design,
+        name=f"{design.name}, cured",
+        # A hint that says "deleted" is written under the lock, and where the delete may fail only once the disk has
+        # the file.
+        delete=_hint_under_lock(design.delete),
+        delete_deferred=_hint_under_lock(design.delete_deferred),
+        delete_s3_only=_hint_under_lock(design.delete_s3_only, after=Step.COMMIT),
+        remembers_hints=True,
+        rechecks_disk=True,
+        minds_own_attempts=True,
+        weighs_all_hints=True,
+        looks_before_it_forgets=True,
+        supersedes_carefully=True,
+    )
+
+
+def _hint_under_lock(program: Program, after: Step = Step.LOCK) -> Program:
+    if not program:
+        return ()
+    rest = without(program, Step.HINT)
+    at = rest.index(after) + 1
+    return (*rest[:at], Step.HINT, *rest[at:])
+
+
+CURED: Final = cured(BUILT)
+CURED_STRICT: Final = cured(STRICT)
+
+
 def design_of(phase: Phase) -> Design:
     """What processes of ``phase`` do."""
     policy = policy_of(phase)
@@ -272,7 +309,14 @@ def design_of(phase: Phase) -> Design:
             raising_is_void=policy.local_truth,
         )
     one_side = (steps.SAVE_LOCAL, steps.DELETE_LOCAL) if policy.writes_local else (steps.SAVE_S3, steps.DELETE_S3)
-    return Design(str(phase), *one_side, reads=reads, raises=True)
+    return Design(
+        str(phase),
+        *one_side,
+        reads=reads,
+        raises=True,
+        asks_s3=policy.sees_s3_only_files,
+        local_truth=policy.local_truth,
+    )
 
 
 # -- designs that fail -------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ class _At(NamedTuple):
 class Mutator(Operation):
     """save (or delete, if ``value`` is ABSENT)."""
 
-    start = _At()
+    start: Local = _At()
 
     def __init__(
         self,
@@ -82,6 +82,8 @@ class Mutator(Operation):
             save, delete = design.save_deferred, design.delete_deferred
             self.name = f"deferred {self.name}"
         self.program = _seen(delete if deletes else save)
+        if exclusive and self.program[0] is Step.PUT and design.asks_s3:
+            self.start = _At(todo=_CAREFUL)
         #: Where a delete leaves its program for a file that only S3 has.
         home = _seen(design.delete_s3_only) if deletes and not deferred else ()
         self._home = home.index(Step.COMMIT) if home else -1
@@ -98,11 +100,9 @@ class Mutator(Operation):
         step = self.program[at.pc]
         if not begun:
             yield from self.deaths(world, self._on_the_wire(at, step), (self._event(What.KILLED),))
-        if at.todo in _ASIDE:
-            yield from _ASIDE[at.todo](self, world, at)
-        else:
-            for move in self._take(world, at, step):
-                yield move._replace(events=(*begun, *move.events))
+        taken = _ASIDE[at.todo](self, world, at) if at.todo in _ASIDE else self._take(world, at, step)
+        for move in taken:
+            yield move._replace(events=(*begun, *move.events))
 
     # -- the program -----------------------------------------------------------------------------------------------
 
@@ -154,7 +154,8 @@ class Mutator(Operation):
         if self.program[pc] is Step.PUT and self.design.asks_s3:
             if self.exclusive:
                 return _TAKEN if world.local != ABSENT and self.design.local_truth else _CAREFUL
-            if self.design.local_truth and world.local == ABSENT and self.design.save_over_s3_only:
+            brings_home = self.design.save_over_s3_only and (self.design.local_truth or self.design.helps_below)
+            if brings_home and world.local == ABSENT:
                 return _CAREFUL
         if pc == self._home and world.local == ABSENT:
             return _GET
@@ -175,7 +176,7 @@ class Mutator(Operation):
     def _in_the_way(self, world: World, label: str, at: _At, *, retried: bool) -> Move:
         """There is an object already."""
         at = at._replace(dirty=int(retried))
-        if not self.design.local_truth or (retried and self.exclusive):
+        if self.exclusive and (retried or not self.design.local_truth):
             return Move(label, world, at._replace(todo=_TAKEN))
         weighs = not retried or self.design.minds_own_attempts
         return Move(label, world, at._replace(todo=_LOOK if weighs else _GET))

@@ -159,7 +159,7 @@ class Reconciler(Operation):
         self._read = ways.fork - 1
 
     def minds_time(self, local: Local) -> bool:
-        if not self.drains or not self.design.waits_grace:
+        if len(local) == 1 or not self.drains or not self.design.waits_grace:
             return False
         # After its look at the journal only a design that judges too late still asks.
         return (local[1] == self._UNDECIDED and not local[2]) or self.design.judges_late

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -261,7 +261,15 @@ _REPAIRS: Final = (
     ((_A, _R.DELETE), (_B, _R.REPAIR)),
     ((_B, _R.DELETE), (_A, _R.REPAIR)),
 )
+_CREATES: Final = (
+    ((_A, _R.CREATE), (_B, _R.SAVE)),
+    ((_A, _R.SAVE), (_B, _R.CREATE)),
+    ((_A, _R.CREATE), (_B, _R.DELETE)),
+    ((_B, _R.CREATE), (_A, _R.DELETE)),
+)
 _FILES: Final = ((_OVERWRITTEN, _OVERWRITTEN), (ABSENT, ABSENT))
+#: The file of a site that has one that only S3 has.
+ONLY_S3: Final = ((ABSENT, _OVERWRITTEN),)
 
 
 def pairs_of_phases() -> Iterator[tuple[Phase, Phase]]:
@@ -276,15 +284,25 @@ def stands_late_requests(one: Phase, other: Phase) -> bool:
     return all(policy_of(phase).local_truth for phase in (one, other))
 
 
-def play_pair(one: Phase, other: Phase, level: Level, *, until: Bad = Bad.REG | Bad.LIN) -> Result:
+def play_pair(
+    one: Phase,
+    other: Phase,
+    level: Level,
+    *,
+    until: Bad = Bad.REG | Bad.LIN,
+    remedy: Callable[[Design], Design] = lambda design: design,
+    files: Sequence[tuple[int, int]] = _FILES,
+) -> Result:
     """Search what processes of two phases do to each other. Convergence is not asked: the phases differ in it."""
-    designs = [design_of(one), design_of(other)]
+    designs = [remedy(design_of(one)), remedy(design_of(other))]
     if not stands_late_requests(one, other):
         # A reader that asks S3 alone sees what a save wrote whose answer got lost, though the save raised.
         designs = [replace(design, raising_is_void=False) for design in designs]
     found = Result()
-    for local, s3 in _FILES:
-        for meeting in (*_MEETINGS, *(_REPAIRS if level is Level.LATE else ())):
+    for local, s3 in files:
+        # A file that only S3 has: every way of writing it matters.
+        meetings = _MEETINGS if local != ABSENT or s3 == ABSENT else (*_MEETINGS, *_CREATES)
+        for meeting in (*meetings, *(_REPAIRS if level is Level.LATE or files is ONLY_S3 else ())):
             if any(_lacks(designs[side], role) for side, role in meeting):
                 continue
             roles = [*meeting, (_A, _R.READ), (_B, _R.READ)]

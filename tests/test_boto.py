@@ -1,0 +1,322 @@
+"""The engine on the wire: whole objects or none, and an error that says what is known."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ParamValidationError,
+    ReadTimeoutError,
+)
+
+from django_dualstorage.engine.boto import MAX_PARTS, BotoStore, translated
+from django_dualstorage.engine.objectstore import Condition, Source
+from django_dualstorage.exceptions import S3Error, S3NotFoundError, S3PreconditionError, S3TransientError
+from tests.support.proxy import FaultProxy, LostAnswer, Refused, Status, Truncated
+from tests.support.seaweed import SeaweedServer
+
+MIB = 1024 * 1024
+DATA = os.urandom(6 * MIB)
+#: The smallest parts that S3 takes: five and one MiB.
+PARTS = {"multipart_threshold": 5 * MIB, "part_size": 5 * MIB}
+
+
+def nothing() -> None:
+    """Nobody notes that a request leaves."""
+
+
+@pytest.fixture
+def store(seaweed: SeaweedServer, seaweed_bucket: str, proxy: FaultProxy) -> Callable[..., BotoStore]:
+    def make(**options: Any) -> BotoStore:
+        client = seaweed.client(endpoint_url=proxy.endpoint_url, connect_timeout=5, read_timeout=10)
+        return BotoStore(client, seaweed_bucket, **options)
+
+    return make
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[Callable[[bytes], Source]]:
+    fds: list[int] = []
+
+    def make(data: bytes, size: int | None = None) -> Source:
+        (tmp_path / f"source-{len(fds)}").write_bytes(data)
+        fds.append(os.open(tmp_path / f"source-{len(fds)}", os.O_RDONLY))
+        return Source(fds[-1], len(data) if size is None else size)
+
+    yield make  # type: ignore[misc]
+    for fd in fds:
+        os.close(fd)
+
+
+def body_of(store: BotoStore, key: str) -> bytes:
+    body = store.get(key)
+    try:
+        return body.read()
+    finally:
+        body.close()
+
+
+def parts_left(seaweed: SeaweedServer, bucket: str, prefix: str) -> list[str]:
+    answer = seaweed.client().list_multipart_uploads(Bucket=bucket, Prefix=prefix)
+    return [upload["Key"] for upload in answer.get("Uploads", ()) if upload["Key"].startswith(prefix)]
+
+
+# -- whole objects -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("checksum", ["crc32", "md5"])
+@pytest.mark.parametrize("size", [0, 1, 5 * MIB - 1, 5 * MIB, 5 * MIB + 1, 6 * MIB])
+def test_an_object_is_written_whole_in_one_piece_or_in_parts(
+    store: Any, source: Any, proxy: FaultProxy, prefix: str, checksum: str, size: int
+) -> None:
+    key, engine = f"{prefix}/a.bin", store(checksum=checksum, **PARTS)
+    sent: list[int] = []
+    written = engine.put(
+        key,
+        source(DATA[:size]),
+        {"ContentType": "text/x-test", "CacheControl": "no-store", "Metadata": {"a": "b"}},
+        sending=lambda: sent.append(proxy.count()),
+    )
+    assert written.clean
+    # Nothing can land before the one request that makes the object.
+    assert sent == [proxy.count() - 1]
+    assert [request.method for request in proxy.requests] == (
+        ["PUT"] if size < 5 * MIB else ["POST", "PUT", *(["PUT"] if size > 5 * MIB else []), "POST"]
+    )
+    assert body_of(engine, key) == DATA[:size]
+    info = engine.head(key)
+    assert info is not None
+    assert (info.size, info.content_type, info.metadata["a"]) == (size, "text/x-test", "b")
+    if written.etag:
+        assert info.etag.strip('"') == written.etag.strip('"')
+
+
+@pytest.mark.parametrize("options", [{}, PARTS], ids=["one piece", "parts"])
+def test_conditions_are_kept(store: Any, source: Any, prefix: str, options: dict[str, int]) -> None:
+    key, engine = f"{prefix}/a.bin", store(**options)
+    etag = engine.put(key, source(DATA), {}, Condition(absent=True), sending=nothing).etag
+    for refused in (Condition(absent=True), Condition(etag='"0"')):
+        with pytest.raises(S3PreconditionError):
+            engine.put(key, source(DATA[::-1]), {}, refused, sending=nothing)
+    assert body_of(engine, key) == DATA
+    etag = engine.head(key).etag
+    engine.put(key, source(DATA[::-1]), {}, Condition(etag=etag), sending=nothing)
+    assert body_of(engine, key) == DATA[::-1]
+
+
+@pytest.mark.parametrize("options", [{}, PARTS], ids=["one piece", "parts"])
+def test_a_file_that_has_shrunk_is_not_sent(
+    store: Any, source: Any, proxy: FaultProxy, prefix: str, seaweed: SeaweedServer, seaweed_bucket: str, options: Any
+) -> None:
+    engine = store(**options)
+    sent: list[None] = []
+    with pytest.raises(S3Error, match="6291456 bytes where|where .* were expected"):
+        engine.put(f"{prefix}/a.bin", source(DATA, 7 * MIB), {}, sending=lambda: sent.append(None))
+    assert sent == []
+    assert engine.head(f"{prefix}/a.bin") is None
+    assert parts_left(seaweed, seaweed_bucket, prefix) == []
+
+
+@pytest.mark.parametrize("fault", [Status(503), Status(403), Refused(), LostAnswer()], ids=repr)
+@pytest.mark.parametrize("part", [1, 2])
+def test_an_upload_whose_part_fails_leaves_no_parts(
+    store: Any,
+    source: Any,
+    proxy: FaultProxy,
+    prefix: str,
+    seaweed: SeaweedServer,
+    seaweed_bucket: str,
+    fault: Any,
+    part: int,
+) -> None:
+    proxy.fail(fault, method="PUT", when=lambda request: request.parameters.get("partNumber") == [str(part)])
+    sent: list[None] = []
+    with pytest.raises(S3Error):
+        store(**PARTS).put(f"{prefix}/a.bin", source(DATA), {}, sending=lambda: sent.append(None))
+    assert sent == []
+    assert parts_left(seaweed, seaweed_bucket, prefix) == []
+    assert store().head(f"{prefix}/a.bin") is None
+
+
+def test_an_upload_that_cannot_even_be_aborted_says_where_the_parts_are(
+    store: Any, source: Any, proxy: FaultProxy, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy.fail(Status(503), method="PUT", times=None)
+    proxy.fail(Status(503), method="DELETE", times=None)
+    with pytest.raises(S3TransientError):
+        store(**PARTS).put(f"{prefix}/a.bin", source(DATA), {}, sending=nothing)
+    assert "AbortIncompleteMultipartUpload" in caplog.text
+
+
+def test_parts_grow_with_the_file_so_that_there_are_never_too_many() -> None:
+    """Five tebibytes, S3's largest object; nothing is sent."""
+    sizes: list[int] = []
+
+    class Enough(Exception):
+        pass
+
+    class Fake(BotoStore):
+        def _call(self, operation: str, key: str | None, **parameters: Any) -> dict[str, Any]:
+            return {"UploadId": "u"}
+
+        def _fitting(self, operation: str, parameters: Any) -> dict[str, Any]:
+            return {}
+
+    class Sparse(Source):
+        def read(self, start: int, size: int) -> bytes:
+            sizes.append(size)
+            raise Enough
+
+    engine = Fake(None, "bucket")  # type: ignore[arg-type]
+    with pytest.raises(Enough):
+        engine.put("k", Sparse(-1, 5 * 1024**4), {}, sending=nothing)
+    assert sizes[0] * MAX_PARTS >= 5 * 1024**4
+
+
+def test_what_is_corrupted_on_the_way_is_refused_by_the_server(
+    seaweed: SeaweedServer, seaweed_bucket: str, prefix: str
+) -> None:
+    for digest in ({"ContentMD5": "AAAAAAAAAAAAAAAAAAAAAA=="}, {"ChecksumCRC32": "AAAAAA=="}):
+        with pytest.raises(ClientError):
+            seaweed.client().put_object(Bucket=seaweed_bucket, Key=f"{prefix}/x", Body=b"not that", **digest)
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_object_is_read_from_any_byte(store: Any, source: Any, prefix: str) -> None:
+    key, engine = f"{prefix}/a.bin", store()
+    engine.put(key, source(DATA), {}, sending=nothing)
+    body = engine.get(key, start=100)
+    assert (body.info.size, body.read(10), body.read()) == (len(DATA), DATA[100:110], DATA[110:])
+    with pytest.raises(S3PreconditionError):
+        engine.get(key, etag='"another"')
+    with pytest.raises(S3NotFoundError):
+        engine.get(f"{prefix}/never")
+    assert engine.head(f"{prefix}/never") is None
+
+
+def test_an_answer_that_breaks_off_is_an_error(store: Any, source: Any, proxy: FaultProxy, prefix: str) -> None:
+    key, engine = f"{prefix}/a.bin", store()
+    engine.put(key, source(DATA), {}, sending=nothing)
+    proxy.fail(Truncated(1000), method="GET")
+    with pytest.raises(S3TransientError, match="broke off"):
+        engine.get(key).read()
+
+
+def test_a_404_to_a_head_is_confirmed(store: Any, source: Any, proxy: FaultProxy, prefix: str) -> None:
+    key, engine = f"{prefix}/a.bin", store()
+    engine.put(key, source(b"there"), {}, sending=nothing)
+    proxy.fail(Status(404), method="HEAD")
+    assert engine.head(key).size == 5
+    proxy.fail(Status(403), method="HEAD")
+    with pytest.raises(S3Error, match="403"):
+        engine.head(key)
+
+
+def test_a_missing_bucket_is_not_a_missing_object(seaweed: SeaweedServer) -> None:
+    engine = BotoStore(seaweed.client(), "no-such-bucket-at-all")
+    with pytest.raises(S3Error, match="NoSuchBucket") as failure:
+        engine.head("a")
+    assert not isinstance(failure.value, S3NotFoundError)
+
+
+def test_a_long_listing_is_read_to_its_end(
+    store: Any, source: Any, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = store()
+    keys = [f"{prefix}/{name}" for name in ("a b", "a+b", "a%2Bb", "ü", "sub/x", "sub/y", "z")]
+    for key in keys:
+        engine.put(key, source(b"x"), {}, sending=nothing)
+    call = engine._call
+    monkeypatch.setattr(engine, "_call", lambda operation, key, **more: call(operation, key, MaxKeys=2, **more))
+    assert sorted(listed.key for listed in engine.list_all(f"{prefix}/")) == sorted(keys)
+    folders, files = engine.list_folder(f"{prefix}/")
+    assert folders == [f"{prefix}/sub/"]
+    assert sorted(files) == sorted(key for key in keys if "/sub/" not in key)
+
+
+def test_new_metadata_is_given_without_sending_the_bytes(
+    store: Any, source: Any, proxy: FaultProxy, prefix: str
+) -> None:
+    key, engine = f"{prefix}/a b+ü.bin", store()
+    engine.put(key, source(DATA), {"ContentType": "text/plain"}, sending=nothing)
+    info = engine.head(key)
+    proxy.clear()
+    assert engine.restamp(info, {"ContentType": "text/x-new", "Metadata": {"new": "1"}}, sending=nothing).clean
+    assert sum(request.body_bytes for request in proxy.requests) == 0
+    found = engine.head(key)
+    assert (found.content_type, found.metadata.get("new"), found.size) == ("text/x-new", "1", len(DATA))
+    assert hashlib.md5(body_of(engine, key)).digest() == hashlib.md5(DATA).digest()
+
+
+def test_parameters_that_all_requests_need_are_in_all_requests(
+    store: Any, source: Any, proxy: FaultProxy, prefix: str
+) -> None:
+    engine = store(common={"ExpectedBucketOwner": "123456789012"}, **PARTS)
+    key = f"{prefix}/a.bin"
+    engine.put(key, source(b"small"), {}, sending=nothing)
+    engine.put(key, source(DATA), {}, sending=nothing)
+    engine.restamp(engine.head(key), {}, sending=nothing)
+    engine.get(key).close()
+    list(engine.list_all(prefix))
+    engine.list_folder(f"{prefix}/")
+    engine.delete(key, sending=nothing)
+    proxy.fail(Status(403), method="PUT")
+    with pytest.raises(S3Error):
+        engine.put(key, source(DATA), {}, sending=nothing)
+    lacking = [r for r in proxy.requests if r.headers.get("x-amz-expected-bucket-owner") != "123456789012"]
+    assert [(request.method, request.query) for request in lacking] == []
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+def client_error(status: int, code: str, retries: int = 0) -> ClientError:
+    meta: Any = {"HTTPStatusCode": status, "RetryAttempts": retries}
+    return ClientError({"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": meta}, "GetObject")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "sent"),
+    [
+        (client_error(404, "NoSuchKey"), S3NotFoundError, True),
+        (client_error(404, "NoSuchBucket"), S3Error, True),
+        (client_error(404, "404"), S3Error, True),
+        (client_error(403, "AccessDenied"), S3Error, True),
+        (client_error(412, "PreconditionFailed"), S3PreconditionError, True),
+        (client_error(409, "ConditionalRequestConflict"), S3TransientError, True),
+        (client_error(429, "Whatever"), S3TransientError, True),
+        (client_error(400, "RequestTimeout"), S3TransientError, True),
+        (client_error(400, "SlowDown"), S3TransientError, True),
+        (client_error(500, "InternalError"), S3TransientError, True),
+        (ClientError({}, "GetObject"), S3Error, True),
+        (EndpointConnectionError(endpoint_url="x"), S3TransientError, False),
+        (ConnectTimeoutError(endpoint_url="x"), S3TransientError, False),
+        (ReadTimeoutError(endpoint_url="x"), S3TransientError, True),
+        (NoCredentialsError(), S3Error, False),
+        (ParamValidationError(report="x"), S3Error, False),
+        (OSError("socket"), S3TransientError, True),
+    ],
+    ids=lambda value: value.__class__.__name__ if isinstance(value, Exception) else None,
+)
+def test_an_error_tells_what_is_known(error: Exception, kind: type[S3Error], sent: bool) -> None:
+    found = translated(error, "get_object", "a.txt")
+    assert type(found) is kind
+    assert found.sent is sent
+    assert "a.txt" in str(found)
+    assert "get_object" in str(found)
+
+
+def test_an_error_after_a_retry_says_so() -> None:
+    assert translated(client_error(412, "PreconditionFailed", retries=1), "put_object", "a").retried  # type: ignore[attr-defined]
+    assert not translated(client_error(412, "PreconditionFailed"), "put_object", "a").retried
