@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 from botocore.loaders import JSONFileLoader
+from django.core.files.storage import storages
+from pytest_django import Settings
 
 from django_dualstorage.storage import DualWriteStorage
+from tests.support.lab import Lab
 from tests.support.moto import MotoServer
 from tests.support.proxy import FaultProxy
 from tests.support.seaweed import SeaweedServer
@@ -53,6 +56,13 @@ def proxy(seaweed: SeaweedServer) -> Iterator[FaultProxy]:
     """A proxy before SeaweedFS that counts requests and makes them fail."""
     with FaultProxy(seaweed.endpoint_url) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def lab(seaweed: SeaweedServer, seaweed_bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One root, one bucket prefix and one breakable wire for a module; its tests take names of their own."""
+    with FaultProxy(seaweed.endpoint_url) as wire:
+        yield Lab(seaweed, seaweed_bucket, tmp_path_factory.mktemp("media"), wire)
 
 
 @pytest.fixture
@@ -102,3 +112,23 @@ def make_proxied(make_storage: MakeStorage, proxy: FaultProxy) -> MakeStorage:
         return make_storage(phase, s3={"endpoint_url": proxy.endpoint_url, **(s3 or {})}, **options)
 
     return make
+
+
+@pytest.fixture
+def default_options(settings: Settings, media_root: Path, s3_options: dict[str, Any]) -> dict[str, Any]:
+    """OPTIONS of the default storage; a test changes them before it first uses the storage."""
+    options: dict[str, Any] = {"location": str(media_root), "provider": "seaweedfs", "phase": "dual", "s3": s3_options}
+    settings.STORAGES = {
+        "default": {"BACKEND": "django_dualstorage.storage.DualWriteStorage", "OPTIONS": options},
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+        "broken": {"BACKEND": "nowhere.Storage"},
+    }
+    return options
+
+
+@pytest.fixture
+def default_storage(default_options: dict[str, Any]) -> DualWriteStorage:
+    """The storage of STORAGES["default"], in phase dual."""
+    storage = storages["default"]
+    assert isinstance(storage, DualWriteStorage)
+    return storage

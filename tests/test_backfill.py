@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.core.files.base import ContentFile
 
-from django_dualstorage.core.report import FileResult, Outcome, Report
-from django_dualstorage.core.steps import Step
-from django_dualstorage.engine.pool import Stop
+from django_dualstorage.core.report import FileResult, Outcome
 from django_dualstorage.exceptions import S3Error
 from django_dualstorage.journal import Kind
 from django_dualstorage.models import StorageState
-from django_dualstorage.operations import backfill as module
-from django_dualstorage.operations.backfill import Backfill
 from django_dualstorage.operations.gate import RefusedError
 from django_dualstorage.operations.probe import probe
 from django_dualstorage.storage import DualWriteStorage
@@ -27,29 +22,22 @@ from tests.support.asserts import (
     assert_sides_equal,
     client_of,
     head_object,
-    ignore,
     key,
     never_stop,
     on_s3,
     put_object,
     repaired,
 )
+from tests.support.backfills import counts, run, write
 from tests.support.lab import Lab, seen
 from tests.support.proxy import FaultProxy, Refused, Status
-from tests.support.seaweed import SeaweedServer
-
-
-@pytest.fixture(scope="module")
-def lab(seaweed: SeaweedServer, seaweed_bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with FaultProxy(seaweed.endpoint_url) as wire:
-        lab = Lab(seaweed, seaweed_bucket, tmp_path_factory.mktemp("media"), wire)
-        probe(lab.storage("dual", allow_overwrite=True).pair)
-        yield lab
 
 
 @pytest.fixture
 def storage(lab: Lab) -> Iterator[DualWriteStorage]:
     storage = lab.storage("dual", allow_overwrite=True)
+    if not storage.pair.s3.honours_conditions:
+        probe(storage.pair)
     lab.wire.clear()
     yield storage
     storage.pair.observe = lambda step: None
@@ -60,31 +48,6 @@ def storage(lab: Lab) -> Iterator[DualWriteStorage]:
 def folder(lab: Lab) -> str:
     """A folder of this test alone; ends with a slash."""
     return os.path.dirname(lab.name()) + "/"
-
-
-def write(storage: DualWriteStorage, name: str, content: bytes, mtime: int = 1_000_000_000) -> Path:
-    """Write a file behind the storage's back, long ago."""
-    path = Path(storage.location, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    os.utime(path, ns=(mtime, mtime))
-    return path
-
-
-def run(
-    storage: DualWriteStorage,
-    prefix: str = "",
-    on_result: Callable[[FileResult], None] = ignore,
-    stop: Stop | None = None,
-    **options: Any,
-) -> Report:
-    return Backfill(storage, prefix=prefix, **{"workers": 4, **options}).run(
-        never_stop() if stop is None else stop, on_result
-    )
-
-
-def counts(report: Report) -> dict[str, int]:
-    return {outcome.value: count for outcome, count in report.counts.items()}
 
 
 @pytest.fixture
@@ -184,101 +147,6 @@ def test_objects_without_a_file_are_counted_and_left_alone(storage: DualWriteSto
     assert seen(storage, f"{folder}only.txt") == b"only here"
 
 
-@pytest.mark.parametrize("conditions", [True, False])
-@pytest.mark.parametrize("operation", ["save-new", "overwrite", "delete", "delete-and-save"])
-def test_site_that_writes_between_the_listing_and_the_copy(
-    lab: Lab, folder: str, operation: str, conditions: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    storage = lab.storage("dual", allow_overwrite=True)
-    monkeypatch.setattr(storage.pair.s3, "_conditional", lambda identity: conditions)
-    monkeypatch.setattr(module, "probe", lambda pair: conditions)
-    name = f"{folder}a.txt"
-    if operation != "save-new":
-        write(storage, name, b"old")
-    list_all = storage.pair.s3.list_all
-
-    def listed_too_early(prefix: str) -> list[Any]:
-        found = list(list_all(prefix))
-        if operation.startswith("delete"):
-            storage.delete(name)
-        if operation != "delete":
-            storage.save(name, ContentFile(b"new"))
-        return found
-
-    monkeypatch.setattr(storage.pair.s3, "list_all", listed_too_early)
-    report = run(storage, folder, clock=lambda: 4e9)
-    assert seen(storage, name) == (None if operation == "delete" else b"new")
-    assert report.complete
-    repaired(storage)
-    assert_sides_equal(storage, folder)
-
-
-def test_file_written_to_while_it_is_copied_is_copied_again(storage: DualWriteStorage, folder: str) -> None:
-    path = write(storage, f"{folder}a.txt", b"first")
-    versions = iter([b"second", b"third"])
-
-    def rewrite(step: Step) -> None:
-        if step is Step.PUT and (content := next(versions, None)):
-            path.write_bytes(content)
-
-    storage.pair.observe = rewrite
-    assert counts(run(storage, folder)) == {"replaced": 1}
-    assert on_s3(storage, folder)[f"{folder}a.txt"].content == b"third"
-    assert_sides_equal(storage, folder)
-
-
-def test_file_written_to_all_the_time_is_reported_and_still_read_right(storage: DualWriteStorage, folder: str) -> None:
-    name = f"{folder}a.txt"
-    path = write(storage, name, b"0")
-    storage.pair.observe = lambda step: step is Step.PUT and path.write_bytes(os.urandom(20))  # type: ignore[func-returns-value]
-    report = run(storage, folder)
-    assert [(problem.name, problem.outcome) for problem in report.problems] == [(name, Outcome.CHANGED)]
-    storage.pair.observe = lambda step: None
-    assert seen(storage, name) == path.read_bytes()
-    assert repaired(storage).complete
-    assert_sides_equal(storage, folder)
-
-
-@pytest.mark.parametrize("step", [Step.LOCK, Step.PUT])
-def test_file_that_vanishes_while_the_command_runs(storage: DualWriteStorage, folder: str, step: Step) -> None:
-    path = write(storage, f"{folder}a.txt", b"content")
-    storage.pair.observe = lambda taken: taken is step and path.unlink(missing_ok=True)  # type: ignore[func-returns-value]
-    report = run(storage, folder)
-    assert [problem.outcome for problem in report.problems] == [Outcome.VANISHED]
-    # What was sent already is not taken for a file that only S3 has, and removed.
-    assert seen(storage, f"{folder}a.txt") is None
-    repaired(storage)
-    assert_sides_equal(storage, folder)
-
-
-def test_real_writer_beside_the_run(storage: DualWriteStorage, folder: str) -> None:
-    """Threads that save, overwrite and delete through the storage while backfill goes over the same names."""
-    names = [f"{folder}{number}.txt" for number in range(6)]
-    for name in names:
-        write(storage, name, b"before")
-    done = threading.Event()
-
-    def site(number: int) -> None:
-        for turn in range(12):
-            for name in names[number::2]:
-                if (turn + number) % 3:
-                    storage.save(name, ContentFile(b"%d %d" % (number, turn)))
-                else:
-                    storage.delete(name)
-
-    writers = [threading.Thread(target=site, args=(number,)) for number in range(2)]
-    for writer in writers:
-        writer.start()
-    while not done.is_set():
-        report = run(storage, folder, clock=lambda: 4e9)
-        assert {problem.outcome for problem in report.problems} <= {Outcome.VANISHED}
-        if not any(writer.is_alive() for writer in writers):
-            done.set()
-    repaired(storage)
-    run(storage, folder, clock=lambda: 4e9)
-    assert_sides_equal(storage, folder)
-
-
 def test_s3_error_on_one_file_does_not_stop_the_others(storage: DualWriteStorage, folder: str, lab: Lab) -> None:
     for name in "abc":
         write(storage, f"{folder}{name}.txt", b"content")
@@ -321,7 +189,7 @@ def test_file_with_a_hint_is_looked_at_though_it_is_certified(storage: DualWrite
 
 def test_young_file_is_left_to_settle(storage: DualWriteStorage, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(module.time, "sleep", waited.append)
+    monkeypatch.setattr(time, "sleep", waited.append)
     write(storage, f"{folder}young.txt", b"content", mtime=99_500_000_000)
     write(storage, f"{folder}old.txt", b"content", mtime=90_000_000_000)
     write(storage, f"{folder}future.txt", b"content", mtime=110_000_000_000)
@@ -384,6 +252,6 @@ def test_root_that_is_not_there(make_storage: MakeStorage, tmp_path: Path) -> No
     storage = make_storage("dual")
     probe(storage.pair)
     storage.pair.local.root = str(tmp_path / "nowhere")
-    storage.location = str(tmp_path / "nowhere")  # type: ignore[misc]
+    storage.location = str(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="mounted"):
         run(storage, dry_run=True)

@@ -1,11 +1,10 @@
-"""What lies in a real MEDIA_ROOT besides files: each thing is named with its reason, and none of it stops a backfill."""
+"""What lies in a real MEDIA_ROOT besides files: each thing is named with its reason, and none stops a backfill."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +33,12 @@ def storage(lab: Lab) -> DualWriteStorage:
 
 
 @pytest.fixture
-def folder(lab: Lab) -> Iterator[str]:
+def folder(lab: Lab) -> str:
     """A folder of this test alone, with one ordinary file in it."""
     folder = os.path.dirname(lab.name())
     os.makedirs(os.path.join(lab.root, folder))
     write(lab, f"{folder}/ordinary.txt")
-    yield folder
+    return folder
 
 
 def write(lab: Lab, name: str, content: bytes = b"content") -> Path:

@@ -11,14 +11,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import (
     ClientError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    NoCredentialsError,
-    ParamValidationError,
-    ReadTimeoutError,
 )
 
-from django_dualstorage.engine.boto import MAX_PARTS, BotoStore, translated
+from django_dualstorage.engine.boto import MAX_PARTS, BotoStore
 from django_dualstorage.engine.objectstore import Condition, Source
 from django_dualstorage.exceptions import S3Error, S3NotFoundError, S3PreconditionError, S3TransientError
 from tests.support.proxy import FaultProxy, LostAnswer, Refused, Status, Truncated
@@ -52,7 +47,7 @@ def source(tmp_path: Path) -> Iterator[Callable[[bytes], Source]]:
         fds.append(os.open(tmp_path / f"source-{len(fds)}", os.O_RDONLY))
         return Source(fds[-1], len(data) if size is None else size)
 
-    yield make  # type: ignore[misc]
+    yield make
     for fd in fds:
         os.close(fd)
 
@@ -119,7 +114,7 @@ def test_a_file_that_has_shrunk_is_not_sent(
 ) -> None:
     engine = store(**options)
     sent: list[None] = []
-    with pytest.raises(S3Error, match="6291456 bytes where|where .* were expected"):
+    with pytest.raises(S3Error, match="were expected; nothing sent"):
         engine.put(f"{prefix}/a.bin", source(DATA, 7 * MIB), {}, sending=lambda: sent.append(None))
     assert sent == []
     assert engine.head(f"{prefix}/a.bin") is None
@@ -161,7 +156,7 @@ def test_parts_grow_with_the_file_so_that_there_are_never_too_many() -> None:
     """Five tebibytes, S3's largest object; nothing is sent."""
     sizes: list[int] = []
 
-    class Enough(Exception):
+    class EnoughError(Exception):
         pass
 
     class Fake(BotoStore):
@@ -174,10 +169,10 @@ def test_parts_grow_with_the_file_so_that_there_are_never_too_many() -> None:
     class Sparse(Source):
         def read(self, start: int, size: int) -> bytes:
             sizes.append(size)
-            raise Enough
+            raise EnoughError
 
     engine = Fake(None, "bucket")  # type: ignore[arg-type]
-    with pytest.raises(Enough):
+    with pytest.raises(EnoughError):
         engine.put("k", Sparse(-1, 5 * 1024**4), {}, sending=nothing)
     assert sizes[0] * MAX_PARTS >= 5 * 1024**4
 
@@ -276,47 +271,3 @@ def test_parameters_that_all_requests_need_are_in_all_requests(
         engine.put(key, source(DATA), {}, sending=nothing)
     lacking = [r for r in proxy.requests if r.headers.get("x-amz-expected-bucket-owner") != "123456789012"]
     assert [(request.method, request.query) for request in lacking] == []
-
-
-# -- errors ------------------------------------------------------------------------------------------------------------
-
-
-def client_error(status: int, code: str, retries: int = 0) -> ClientError:
-    meta: Any = {"HTTPStatusCode": status, "RetryAttempts": retries}
-    return ClientError({"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": meta}, "GetObject")
-
-
-@pytest.mark.parametrize(
-    ("error", "kind", "sent"),
-    [
-        (client_error(404, "NoSuchKey"), S3NotFoundError, True),
-        (client_error(404, "NoSuchBucket"), S3Error, True),
-        (client_error(404, "404"), S3Error, True),
-        (client_error(403, "AccessDenied"), S3Error, True),
-        (client_error(412, "PreconditionFailed"), S3PreconditionError, True),
-        (client_error(409, "ConditionalRequestConflict"), S3TransientError, True),
-        (client_error(429, "Whatever"), S3TransientError, True),
-        (client_error(400, "RequestTimeout"), S3TransientError, True),
-        (client_error(400, "SlowDown"), S3TransientError, True),
-        (client_error(500, "InternalError"), S3TransientError, True),
-        (ClientError({}, "GetObject"), S3Error, True),
-        (EndpointConnectionError(endpoint_url="x"), S3TransientError, False),
-        (ConnectTimeoutError(endpoint_url="x"), S3TransientError, False),
-        (ReadTimeoutError(endpoint_url="x"), S3TransientError, True),
-        (NoCredentialsError(), S3Error, False),
-        (ParamValidationError(report="x"), S3Error, False),
-        (OSError("socket"), S3TransientError, True),
-    ],
-    ids=lambda value: value.__class__.__name__ if isinstance(value, Exception) else None,
-)
-def test_an_error_tells_what_is_known(error: Exception, kind: type[S3Error], sent: bool) -> None:
-    found = translated(error, "get_object", "a.txt")
-    assert type(found) is kind
-    assert found.sent is sent
-    assert "a.txt" in str(found)
-    assert "get_object" in str(found)
-
-
-def test_an_error_after_a_retry_says_so() -> None:
-    assert translated(client_error(412, "PreconditionFailed", retries=1), "put_object", "a").retried  # type: ignore[attr-defined]
-    assert not translated(client_error(412, "PreconditionFailed"), "put_object", "a").retried

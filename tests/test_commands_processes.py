@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -173,6 +176,7 @@ def test_watch_ends_with_sigterm(site: Site) -> None:
 def on_terminal(site: Site, *args: str) -> str:
     """What a person sees on the terminal while stdout goes to a pipe."""
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = site.start(*args, stderr=theirs)
     os.close(theirs)
     shown = b""

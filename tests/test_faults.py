@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 from django.core.files.base import ContentFile
 
 from django_dualstorage.exceptions import S3Error
 from django_dualstorage.storage import DualWriteStorage
-from tests.support.asserts import assert_sides_equal, on_s3, put_object, repaired
-from tests.support.lab import IMPATIENT, PATIENT, Lab, seen
-from tests.support.proxy import BlackHole, Fault, FaultProxy, HeldAndLate, LostAnswer, Refused, Slow, Status, Truncated
-from tests.support.seaweed import SeaweedServer
+from tests.support.asserts import assert_sides_equal, on_s3, repaired
+from tests.support.lab import PATIENT, WRITE_FAULTS, Lab, seen
+from tests.support.proxy import HeldAndLate, Refused, Status
 
 QUEUING = ("mirror", "dual")
 LOCAL_TRUTH = ("mirror", "dual", "dual-strict")
 PHASES = ("mirror", "dual", "dual-strict", "s3-primary", "s3")
 
 
-@dataclass(frozen=True)
-class Broken:
-    """A fault of the wire and what it means to a write."""
-
-    fault: Fault
-    #: The caller's client gets no clean answer.
-    unclean: bool = True
-    #: The server does what it was asked, at once ...
-    applied: bool = False
-    #: ... or later.
-    late: bool = False
-    patience: float = PATIENT
-
-
-WRITE_FAULTS = {
-    "503": Broken(Status(503)),
-    "403": Broken(Status(403)),
-    "refused": Broken(Refused()),
-    "lost": Broken(LostAnswer(), applied=True),
-    "late": Broken(HeldAndLate(), late=True),
-    "silent-then-late": Broken(HeldAndLate(hang=True), late=True, patience=IMPATIENT),
-    "black-hole": Broken(BlackHole(), patience=IMPATIENT),
-    "truncated": Broken(Truncated(), unclean=False, applied=True),
-    "slow": Broken(Slow(delay=0.05), unclean=False, applied=True),
-}
 OPERATIONS = {
     # name: (the method on the wire, content before, content after)
     "save-new": ("PUT", None, b"new content"),
@@ -58,12 +31,6 @@ CASES = [
     for broken, wrong in WRITE_FAULTS.items()
     if operation != "overwrite-same-size" or wrong.patience == PATIENT  # waiting for silence costs time
 ]
-
-
-@pytest.fixture(scope="module")
-def lab(seaweed: SeaweedServer, seaweed_bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with FaultProxy(seaweed.endpoint_url) as wire:
-        yield Lab(seaweed, seaweed_bucket, tmp_path_factory.mktemp("media"), wire)
 
 
 @pytest.fixture(autouse=True)
@@ -243,84 +210,3 @@ def test_repairs_that_keep_failing_do_not_fill_the_journal(lab: Lab) -> None:
     lab.wire.clear_faults()
     repaired(storage)
     assert_sides_equal(storage, name)
-
-
-@pytest.mark.parametrize("broken", ["lost", "late"])
-def test_delete_that_fails_does_not_bring_back_a_save_that_failed_before(lab: Lab, broken: str) -> None:
-    """The caller was told that neither was done: the file was never there."""
-    storage = lab.storage("dual-strict")
-    name = lab.name()
-    lab.wire.fail(WRITE_FAULTS[broken].fault, method="PUT", key=name)
-    with pytest.raises(S3Error):
-        storage.save(name, ContentFile(b"content"))
-    lab.wire.release()
-    assert seen(storage, name) is None
-    lab.wire.fail(Status(503), method="DELETE", key=name)
-    with pytest.raises(S3Error):
-        storage.delete(name)
-    assert seen(storage, name) is None
-    repaired(storage)
-    assert_sides_equal(storage, name)
-    assert seen(storage, name) is None
-
-
-@pytest.mark.parametrize("broken", WRITE_FAULTS)
-@pytest.mark.parametrize("phase", ["dual", "dual-strict"])
-def test_delete_of_a_file_that_only_s3_has(lab: Lab, phase: str, broken: str) -> None:
-    wrong = WRITE_FAULTS[broken]
-    storage, reader = lab.storage(phase, patience=wrong.patience), lab.storage(phase)
-    name = lab.name()
-    put_object(reader, name, b"old")
-    lab.wire.fail(wrong.fault, method="DELETE", key=name)
-    if wrong.unclean and phase == "dual-strict":
-        with pytest.raises(S3Error):
-            storage.delete(name)
-        truth = b"old"
-    else:
-        storage.delete(name)
-        truth = None
-    lab.wire.clear_faults()
-    assert seen(reader, name) == truth
-    lab.wire.release()
-    assert seen(reader, name) == truth
-    repaired(reader)
-    assert seen(reader, name) == truth
-    assert_sides_equal(reader, name)
-
-
-@pytest.mark.parametrize("broken", WRITE_FAULTS)
-@pytest.mark.parametrize("phase", ["dual", "dual-strict"])
-def test_overwrite_of_a_file_that_only_s3_has(lab: Lab, phase: str, broken: str) -> None:
-    wrong = WRITE_FAULTS[broken]
-    storage = lab.storage(phase, patience=wrong.patience, allow_overwrite=True)
-    reader = lab.storage(phase)
-    name = lab.name()
-    put_object(reader, name, b"old")
-    lab.wire.fail(wrong.fault, method="PUT", key=name)
-    if wrong.unclean and phase == "dual-strict":
-        with pytest.raises(S3Error):
-            storage.save(name, ContentFile(b"new"))
-        truth = b"old"
-    else:
-        assert storage.save(name, ContentFile(b"new")) == name
-        truth = b"new"
-    lab.wire.clear_faults()
-    assert seen(reader, name) == truth
-    lab.wire.release()
-    assert seen(reader, name) == truth
-    repaired(reader)
-    assert seen(reader, name) == truth
-    assert_sides_equal(reader, name)
-
-
-@pytest.mark.parametrize("phase", PHASES)
-def test_delete_of_a_name_that_s3_cannot_take(lab: Lab, phase: str) -> None:
-    storage = lab.storage(phase)
-    storage.delete("no\x01where.txt")
-    if phase in QUEUING:
-        storage.save("a\x01b.txt", ContentFile(b"content"))
-        assert storage.pair.journal.count() == 1
-        assert [problem.outcome.value for problem in repaired(storage).problems] == ["bad-name"]
-        storage.delete("a\x01b.txt")
-        assert repaired(storage).complete
-    assert_sides_equal(storage, "a\x01")

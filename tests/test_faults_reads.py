@@ -12,14 +12,13 @@ from django.core.files.base import ContentFile
 from django_dualstorage.exceptions import NotOnDiskError, S3Error, S3TransientError
 from django_dualstorage.journal import Kind
 from django_dualstorage.storage import DualWriteStorage
-from tests.support.asserts import assert_sides_equal, put_object, repaired
+from tests.support.asserts import put_object, repaired
 from tests.support.lab import IMPATIENT, PATIENT, Lab, seen
-from tests.support.proxy import BlackHole, FaultProxy, HeldAndLate, LostAnswer, Refused, Slow, Status, Truncated
-from tests.support.seaweed import SeaweedServer
+from tests.support.proxy import BlackHole, Fault, HeldAndLate, LostAnswer, Refused, Slow, Status, Truncated
 
 CONTENT = bytes(range(256)) * 1024
-ABSENT = {"404-key": Status(404)}
-ERRORS = {
+ABSENT: dict[str, Fault] = {"404-key": Status(404)}
+ERRORS: dict[str, Fault] = {
     "503": Status(503),
     "403": Status(403),
     "404-bucket": Status(404, code="NoSuchBucket"),
@@ -28,16 +27,10 @@ ERRORS = {
     "lost": LostAnswer(),
     "late": HeldAndLate(),
 }
-SILENCE = {"black-hole": BlackHole(), "silent": HeldAndLate(hang=True)}
-READABLE = {"truncated": Truncated(1000), "truncated-at-once": Truncated(), "slow": Slow(delay=0.05)}
+SILENCE: dict[str, Fault] = {"black-hole": BlackHole(), "silent": HeldAndLate(hang=True)}
+READABLE: dict[str, Fault] = {"truncated": Truncated(1000), "truncated-at-once": Truncated(), "slow": Slow(delay=0.05)}
 DUAL = ("dual", "dual-strict")
 S3_TRUTH = ("s3-primary", "s3")
-
-
-@pytest.fixture(scope="module")
-def lab(seaweed: SeaweedServer, seaweed_bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with FaultProxy(seaweed.endpoint_url) as wire:
-        yield Lab(seaweed, seaweed_bucket, tmp_path_factory.mktemp("media"), wire)
 
 
 @pytest.fixture(autouse=True)

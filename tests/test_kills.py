@@ -15,7 +15,6 @@ import pytest
 from django.core.files.base import ContentFile
 from django.test import override_settings
 
-import django_dualstorage
 from django_dualstorage.core.names import staged_name
 from django_dualstorage.core.stamp import OP_KEY, STAMP_KEY
 from django_dualstorage.journal import Kind
@@ -23,6 +22,7 @@ from django_dualstorage.operations.backfill import Backfill
 from django_dualstorage.operations.probe import probe
 from django_dualstorage.operations.repair import repair
 from django_dualstorage.storage import DualWriteStorage
+from tests.support import kills
 from tests.support.asserts import (
     assert_sides_equal,
     client_of,
@@ -34,22 +34,11 @@ from tests.support.asserts import (
     put_object,
     repaired,
 )
-from tests.support.fork import count_lines, kill_at_line
+from tests.support.kills import Operation, kill_everywhere, victim
 from tests.support.lab import Lab, seen
 from tests.support.seaweed import SeaweedServer
 
-PACKAGE = os.path.dirname(django_dualstorage.__file__)
-LONG = os.environ.get("DUALSTORAGE_LONG") == "1"
-#: By default, every how many-th repetition of a line is tried.
-EVERY = 25
-TOUCHING = tuple(
-    os.path.join(PACKAGE, part)
-    for part in ("protocol", "operations", "journal.py", "locks.py", "sides/filesystem.py", "engine/boto.py")
-)
 OLD, NEW = b"the old content", b"new"
-
-Operation = Callable[[DualWriteStorage, str], object]
-total = 0
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -64,7 +53,7 @@ def lab(seaweed: SeaweedServer, seaweed_bucket: str, tmp_path_factory: pytest.Te
 @pytest.fixture(scope="module", autouse=True)
 def _summary() -> Iterator[None]:
     yield
-    print(f"\n{total} kills ({'long' if LONG else 'short'} form)")
+    print(f"\n{kills.total} kills ({'long' if kills.LONG else 'short'} form)")
 
 
 @pytest.fixture(autouse=True)
@@ -73,73 +62,13 @@ def _phase_is_read_once() -> Iterator[None]:
         yield
 
 
-def victim(lab: Lab, phase: str) -> DualWriteStorage:
-    """A storage that the parent only warms up, so that its client can go over to a child: it has no connections."""
-    storage = lab.storage(phase, allow_overwrite=True, lock_timeout=50.0)
-    assert storage.pair.s3.honours_conditions
-    assert storage.pair.journal.keeps_nanoseconds
-    assert storage.policy
-    assert storage.options
-    return storage
-
-
-def taken_over(storage: DualWriteStorage) -> DualWriteStorage:
-    """In the child: use the parent's client as it is."""
-    live = storage.pair.s3._live
-    assert live is not None
-    live.pid = os.getpid()
-    return storage
-
-
-def chosen(lines: list[tuple[str, int]], sample: int) -> list[int]:
-    """The points at which to kill, counted from 1."""
-    if LONG:
-        return list(range(1, len(lines) + 1))
-    known: set[tuple[str, int]] = set()
-    points = []
-    repeated = 0
-    for number, line in enumerate(lines, 1):
-        if line in known:
-            repeated += 1
-            if repeated % EVERY:
-                continue
-        known.add(line)
-        if line[0].startswith(TOUCHING):
-            points.append(number)
-    return points[::sample]
-
-
-def kill_everywhere(
-    prepare: Callable[[], str],
-    operation: Operation,
-    storage: DualWriteStorage,
-    check: Callable[[str, int], None],
-    *,
-    sample: int = 1,
-) -> int:
-    """Kill ``operation`` at each chosen line; ``check(name, line event)`` after each. How many died."""
-    global total
-    name = prepare()
-    points = chosen(count_lines(lambda: operation(taken_over(storage), name), PACKAGE), sample)
-    check(name, 0)
-    died = 0
-    for point in points:
-        name = prepare()
-        result = kill_at_line(lambda name=name: operation(taken_over(storage), name), PACKAGE, point)  # type: ignore[misc]
-        assert result.killed or result.error is None, result.error
-        died += result.killed
-        check(name, point)
-    assert died > 0.9 * len(points)
-    total += died
-    return died
-
-
 def save(storage: DualWriteStorage, name: str) -> object:
     return storage.save(name, ContentFile(NEW))
 
 
 def delete(storage: DualWriteStorage, name: str) -> object:
-    return storage.delete(name)
+    storage.delete(name)
+    return None
 
 
 OPERATIONS: dict[str, tuple[Operation, bytes | None, bytes | None]] = {
@@ -173,7 +102,7 @@ def test_killed_write(lab: Lab, phase: str, operation: str, record_property: Cal
 
     truths: dict[str, bytes | None] = {}
     record_property(
-        "kills", kill_everywhere(prepare, act, victim(lab, phase), check, sample=1 if phase == "dual" else 3)
+        "kills", kill_everywhere(prepare, act, victim(lab, phase), check, sample=1 if phase == "dual" else 4)
     )
     assert seen_after == {before, after}
 
@@ -230,7 +159,7 @@ def test_killed_repair(lab: Lab, phase: str, record_property: Callable[[str, obj
         storage.pair.grace = 0.0
         return repair(storage, never_stop(), ignore, workers=1)
 
-    died = kill_everywhere(prepare, repair_all, victim(lab, phase), check, sample=6 if phase == "dual" else 10)
+    died = kill_everywhere(prepare, repair_all, victim(lab, phase), check, sample=8 if phase == "dual" else 12)
     record_property("kills", died)
 
 
@@ -266,7 +195,7 @@ def test_killed_backfill(lab: Lab, phase: str, record_property: Callable[[str, o
         # Settled files only, or the run would wait for them.
         return Backfill(storage, prefix=f"{folder}/", workers=1, clock=lambda: 4e9).run(never_stop(), ignore)
 
-    died = kill_everywhere(prepare, backfill, victim(lab, phase), check, sample=5 if phase == "dual" else 12)
+    died = kill_everywhere(prepare, backfill, victim(lab, phase), check, sample=8 if phase == "dual" else 16)
     record_property("kills", died)
     assert repaired(reader).complete
     assert reader.pair.journal.count() == 0

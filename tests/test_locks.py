@@ -76,9 +76,9 @@ def test_names_do_not_exclude_each_other(locks: NameLocks, impatient: NameLocks)
 
 
 def test_waiting_ends_with_a_sentence(locks: NameLocks, impatient: NameLocks) -> None:
-    with locks.hold("a.txt"):
-        with pytest.raises(LockTimeoutError, match=r"'a\.txt' has been locked by another operation.*stopped process"):
-            impatient.acquire("a.txt")
+    message = r"'a\.txt' has been locked by another operation.*stopped process"
+    with locks.hold("a.txt"), pytest.raises(LockTimeoutError, match=message):
+        impatient.acquire("a.txt")
     with impatient.hold("a.txt"):
         pass
 

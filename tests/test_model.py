@@ -12,15 +12,15 @@ from typing import Final
 import pytest
 
 from django_dualstorage.core import steps
-from django_dualstorage.core.phases import Phase, neighbours, safe_together
+from django_dualstorage.core.phases import Phase, neighbours, policy_of, safe_together
 from django_dualstorage.core.steps import Step
 from tests.model.__main__ import main
-from tests.model.designs import BUILT, RECONCILE, STRICT, Reconciliation, design_of, without
+from tests.model.designs import BUILT, RECONCILE, RECONCILE_FROM_S3, STRICT, Reconciliation, cured, design_of, without
 from tests.model.expectations import DESIGNS, LIBERTIES, MUTANTS, Expectation, check_mutant
 from tests.model.explore import Result
 from tests.model.limits import LIMITS, Limit
 from tests.model.monitors import Bad, hear, remember_nothing
-from tests.model.scenarios import CORE, Level, pairs_of_phases, play, play_pair, stands_late_requests
+from tests.model.scenarios import CORE, ONLY_S3, Level, pairs_of_phases, play, play_pair, stands_late_requests
 from tests.model.state import Event, What
 
 LONG: Final = os.environ.get("DUALSTORAGE_LONG") == "1"
@@ -29,6 +29,10 @@ only_long = pytest.mark.skipif(not LONG, reason="set DUALSTORAGE_LONG=1")
 _PASSING: Final = tuple(each for each in DESIGNS if each.fails_from is None)
 _FAILING: Final = tuple(each for each in DESIGNS if each.fails_from is not None)
 _PAIRS: Final = tuple(pairs_of_phases())
+_WITH_S3_ONLY: Final = tuple(
+    pair for pair in _PAIRS if safe_together(*pair) and all(policy_of(phase).sees_s3_only_files for phase in pair)
+)
+_CURABLE: Final = tuple(limit for limit in LIMITS if limit.curable)
 
 
 def _names(expectations: tuple[Expectation, ...]) -> list[str]:
@@ -83,6 +87,9 @@ def test_the_built_design_is_made_of_the_steps_that_the_code_announces() -> None
         steps.RECONCILE_DELETE,
         steps.RECONCILE_NOTHING,
     )
+    assert RECONCILE_FROM_S3.ways == (steps.RECONCILE_HOME, steps.RECONCILE_QUARANTINE, steps.RECONCILE_NOTHING)
+    assert BUILT.save_over_s3_only == STRICT.save_over_s3_only == steps.SAVE_OVER_S3_ONLY
+    assert (BUILT.delete_s3_only, STRICT.delete_s3_only) == ((), steps.DELETE_STRICT_S3_ONLY)
     assert (design_of(Phase.FILESYSTEM).save, design_of(Phase.FILESYSTEM).delete) == (
         steps.SAVE_LOCAL,
         steps.DELETE_LOCAL,
@@ -99,6 +106,18 @@ def test_a_save_that_sends_what_it_has_not_prepared_is_refused(dropped: Step) ->
 def test_a_reconciliation_whose_ways_part_before_they_have_read_is_refused() -> None:
     with pytest.raises(ValueError, match="before READ"):
         Reconciliation(steps.RECONCILE_PUT, without(steps.RECONCILE_DELETE, Step.LOCK), steps.RECONCILE_NOTHING)
+
+
+def test_a_detour_that_does_more_than_bring_a_file_home_is_refused() -> None:
+    with pytest.raises(ValueError, match="COMMIT"):
+        replace(STRICT, delete_s3_only=without(steps.DELETE_STRICT_S3_ONLY, Step.UNLINK))
+
+
+def test_a_create_over_a_file_is_not_linearizable() -> None:
+    memory, bad = hear(remember_nothing(0), Event(What.CREATE, 1, 7))
+    assert not bad
+    assert hear(memory, Event(What.DONE, 1, 7))[1] is Bad.LIN
+    assert hear(memory, Event(What.VOID, 1, 7))[1] is Bad.NOTHING
 
 
 def test_a_read_of_a_superseded_version_is_neither_regular_nor_linearizable() -> None:
@@ -146,6 +165,14 @@ def test_two_phases_are_safe_together_exactly_if_the_ladder_says_so(one: Phase, 
         assert safe
 
 
+@pytest.mark.parametrize(("one", "other"), _WITH_S3_ONLY, ids=[f"{one} x {other}" for one, other in _WITH_S3_ONLY])
+def test_two_phases_that_see_what_only_s3_has_are_safe_together_on_it(one: Phase, other: Phase) -> None:
+    # dual-strict beside s3-primary needs a remedy: see LIMITS.
+    level = Level.ERRORS if LONG else Level.QUIET
+    found = play_pair(one, other, level, until=Bad.REG, remedy=cured, files=ONLY_S3)
+    assert not found.bad & Bad.REG, _told(found)
+
+
 @only_long
 @pytest.mark.parametrize(
     ("one", "other"),
@@ -153,7 +180,7 @@ def test_two_phases_are_safe_together_exactly_if_the_ladder_says_so(one: Phase, 
     ids=lambda phase: str(phase),
 )
 def test_late_requests_and_repair_do_no_harm_while_the_disk_is_the_truth(one: Phase, other: Phase) -> None:
-    found = play_pair(one, other, Level.LATE)
+    found = play_pair(one, other, Level.LATE, remedy=cured)
     assert not found.bad, _told(found)
 
 
@@ -163,6 +190,12 @@ def test_late_requests_and_repair_do_no_harm_while_the_disk_is_the_truth(one: Ph
 @pytest.mark.parametrize("limit", LIMITS, ids=[limit.name for limit in LIMITS])
 def test_a_known_limit_is_still_one(limit: Limit) -> None:
     assert limit.show().bad & limit.kind == limit.kind
+
+
+@pytest.mark.parametrize("limit", _CURABLE, ids=[limit.name for limit in _CURABLE])
+def test_a_limit_that_has_a_remedy_goes_away_with_it(limit: Limit) -> None:
+    found = limit.show_cured()
+    assert not found.bad, _told(found)
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------
@@ -175,5 +208,6 @@ def test_the_table_prints_counter_examples_when_asked(capsys: pytest.CaptureFixt
     assert "read 2: no local file, a hint => nothing" in printed
 
 
-def test_strict_differs_from_the_built_design_in_whom_it_tells() -> None:
-    assert replace(STRICT, name=BUILT.name, raises=False) == BUILT
+def test_strict_differs_from_the_built_design_in_whom_it_tells_and_what_it_defers() -> None:
+    strict = replace(STRICT, name="", raises=False, delete_s3_only=())
+    assert strict == replace(BUILT, name="", save_deferred=(), delete_deferred=())

@@ -69,7 +69,7 @@ def test_a_repr_has_no_secrets(storage: DualWriteStorage) -> None:
 
 
 def test_a_migration_has_no_secrets(storage: DualWriteStorage) -> None:
-    path, args, kwargs = storage.deconstruct()  # type: ignore[attr-defined]  # django's decorator adds it
+    path, args, kwargs = storage.deconstruct()
     assert path == BACKEND
     assert args == ()
     assert revealed(repr(kwargs)) == []
@@ -80,7 +80,7 @@ def test_a_migration_has_no_secrets(storage: DualWriteStorage) -> None:
     assert "DualWriteStorage(" in text
     assert "'bucket_name': 'bucket'" in text
     again = eval(text, {**_modules(imports)})  # as a migration does
-    assert again.storage.deconstruct() == storage.deconstruct()  # type: ignore[attr-defined]
+    assert again.storage.deconstruct() == storage.deconstruct()
 
 
 def _modules(imports: Any) -> dict[str, Any]:
@@ -90,9 +90,7 @@ def _modules(imports: Any) -> dict[str, Any]:
     return names
 
 
-def test_an_error_and_the_log_have_no_secrets(
-    storage: DualWriteStorage, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_error_and_the_log_have_no_secrets(storage: DualWriteStorage, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "django_dualstorage"):
         storage.save("a.txt", ContentFile(b"x"))
         with pytest.raises(S3Error) as failure:
@@ -108,7 +106,7 @@ def test_a_pickled_storage_works_where_it_is_configured(tmp_path: Path, s3_optio
     other = {"BACKEND": BACKEND, "OPTIONS": {**options, "phase": "mirror"}}
     broken = {"BACKEND": "nowhere.Storage", "OPTIONS": {"phase": "dual"}}
     django = {"BACKEND": "django.core.files.storage.InMemoryStorage"}
-    configured = {"default": django, "broken": broken, "other": other, "media": entry}
+    configured: dict[str, Any] = {"default": django, "broken": broken, "other": other, "media": entry}
     with override_settings(MEDIA_ROOT=str(tmp_path), STORAGES=configured):
         storage = StorageHandler(configured)["media"]
         assert isinstance(storage, DualWriteStorage)
@@ -142,12 +140,20 @@ def test_a_sites_own_is_pickled_as_such(tmp_path: Path) -> None:
     again = pickle.loads(pickle.dumps(storage))
     assert type(again) is SiteStorage
     assert again.options.phase == storage.options.phase
-    assert storage.deconstruct()[0] == f"{__name__}.SiteStorage"  # type: ignore[attr-defined]
+    assert storage.deconstruct()[0] == f"{__name__}.SiteStorage"
 
 
 @pytest.mark.parametrize(
     "option",
-    ["access_key", "SECRET_KEY", "security_token", "db_password", "my_credentials", "cloudfront_key", "x_private_key_file"],
+    [
+        "access_key",
+        "SECRET_KEY",
+        "security_token",
+        "db_password",
+        "my_credentials",
+        "cloudfront_key",
+        "x_private_key_file",
+    ],
 )
 def test_what_may_be_a_credential_counts_as_one(option: str) -> None:
     assert is_secret(option)

@@ -14,6 +14,14 @@ from django_dualstorage.engine.pool import Pool, Stop
 from tests.support.asserts import never_stop
 
 
+def same(item: int) -> int:
+    return item
+
+
+def twice(item: int) -> int:
+    return item * 2
+
+
 def threads_of_pools() -> list[threading.Thread]:
     return [
         thread for thread in threading.enumerate() if thread.name.startswith(("dualstorage-feed", "dualstorage-work"))
@@ -30,7 +38,7 @@ def _no_thread_stays() -> Iterator[None]:
 
 @pytest.mark.parametrize("workers", [0, 1, 7])
 def test_every_item_once(workers: int) -> None:
-    pool = Pool(lambda item: item * 2, workers, never_stop())
+    pool = Pool(twice, workers, never_stop())
     assert sorted(pool.run(range(500))) == [item * 2 for item in range(500)]
 
 
@@ -47,7 +55,7 @@ def test_items_are_taken_no_further_ahead_than_the_queues_hold() -> None:
             taken = item
             yield item
 
-    results = Pool(lambda item: item, 2, never_stop()).run(items())
+    results = Pool(same, 2, never_stop()).run(items())
     for _ in range(10):
         next(results)
     time.sleep(0.3)  # nothing asks for more meanwhile
@@ -57,7 +65,7 @@ def test_items_are_taken_no_further_ahead_than_the_queues_hold() -> None:
 
 
 def test_slow_caller_of_many_results() -> None:
-    results = Pool(lambda item: item, 1, never_stop()).run(range(30))
+    results = Pool(same, 1, never_stop()).run(range(30))
     first = next(results)
     time.sleep(0.5)  # longer than the time-out at which full queues are looked at again
     assert [first, *results] == list(range(30))
@@ -104,7 +112,7 @@ def test_error_in_items_is_raised() -> None:
 
 
 def test_caller_that_has_enough_ends_the_threads() -> None:
-    results = Pool(lambda item: item, 3, never_stop()).run(iter(range(10_000)))
+    results = Pool(same, 3, never_stop()).run(iter(range(10_000)))
     next(results)
     results.close()  # type: ignore[attr-defined]
     # the fixture waits for them
@@ -113,7 +121,7 @@ def test_caller_that_has_enough_ends_the_threads() -> None:
 def test_stop_begins_nothing_new() -> None:
     stop = never_stop()
     results = []
-    for result in Pool(lambda item: item, 1, stop).run(range(10_000)):
+    for result in Pool(same, 1, stop).run(range(10_000)):
         results.append(result)
         stop.ask()
     assert results == list(range(len(results)))
@@ -128,13 +136,12 @@ def test_first_signal_asks_and_the_second_leaves(number: signal.Signals) -> None
     with stop.on_ctrl_c() as listening:
         assert listening is stop
         assert not stop
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         assert stop
         assert len(told) == 1
         assert "again stops at once" in told[0]
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), number)
-            time.sleep(60)
+            signal.raise_signal(number)
     assert signal.getsignal(number) is before
 
 
@@ -142,7 +149,11 @@ def test_second_signal_leaves_a_run_that_hangs() -> None:
     free = threading.Event()
     stop = never_stop()
     stop.ask()
-    running = Pool(lambda item: free.wait(60), 1, never_stop()).run(range(3))
+
+    def wait(item: int) -> bool:
+        return free.wait(60)
+
+    running = Pool(wait, 1, never_stop()).run(range(3))
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with stop.on_ctrl_c(), pytest.raises(KeyboardInterrupt):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,7 @@ from django_dualstorage.operations.backfill import Backfill
 from django_dualstorage.operations.probe import probe
 from tests.support.asserts import assert_sides_equal, ignore, never_stop, repaired
 from tests.support.lab import Lab, seen
-from tests.support.proxy import FaultProxy, HeldAndLate, LostAnswer, Refused, Status, Truncated
-from tests.support.seaweed import SeaweedServer
+from tests.support.proxy import HeldAndLate, LostAnswer, Refused, Status, Truncated
 
 NAMES = ("a.txt", "b/c.txt")
 EXAMPLES = 400 if os.environ.get("DUALSTORAGE_LONG") == "1" else 40
@@ -32,12 +30,9 @@ faults = st.lists(
 )
 
 
-@pytest.fixture(scope="module")
-def lab(seaweed: SeaweedServer, seaweed_bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with FaultProxy(seaweed.endpoint_url) as wire:
-        lab = Lab(seaweed, seaweed_bucket, tmp_path_factory.mktemp("media"), wire)
-        probe(lab.storage("dual", allow_overwrite=True).pair)
-        yield lab
+@pytest.fixture(scope="module", autouse=True)
+def _probed(lab: Lab) -> None:
+    probe(lab.storage("dual", allow_overwrite=True).pair)
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))

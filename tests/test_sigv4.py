@@ -41,11 +41,10 @@ PLACES = {
 
 @lru_cache(maxsize=16)
 def client(place: str, region: str, token: str | None) -> Any:
-    options = dict(PLACES[place][0])
-    style = options.pop("style")
-    return boto3.Session(ACCESS, SECRET, token).client(
-        "s3", region_name=region, config=Config(signature_version="s3v4", s3={"addressing_style": style}), **options
-    )
+    options: dict[str, Any] = dict(PLACES[place][0])
+    s3: Any = {"addressing_style": options.pop("style")}
+    session: Any = boto3.Session(ACCESS, SECRET, token)
+    return session.client("s3", region_name=region, config=Config(signature_version="s3v4", s3=s3), **options)
 
 
 def parts(url: str) -> tuple[str, str, str, dict[str, list[str]]]:

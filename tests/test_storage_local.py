@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import time
-from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +14,7 @@ from django.core.files.storage import FileSystemStorage
 from django.core.files.storage.handler import StorageHandler
 from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.test import override_settings
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from django_dualstorage.core.stamp import Stamp
 from django_dualstorage.sides.s3 import S3Side
 from django_dualstorage.storage import DualWriteStorage
 from tests.conftest import MakeStorage
@@ -74,7 +68,7 @@ def test_a_file_written_behind_it_is_seen_at_once(make_storage: MakeStorage, pha
     for data in (b"new", b"changed", b""):
         with storage.open(name) as file:
             file.read(1)
-            with open(file.name, "wb") as behind:
+            with open(str(file.name), "wb") as behind:
                 behind.write(data)
         assert content_of(storage, name) == data
         assert storage.size(name) == len(data)
@@ -173,7 +167,7 @@ def test_another_location_moves_it(make_storage: MakeStorage, tmp_path: Path) ->
     for moved_to in (str(tmp_path / "moved"), tmp_path / "moved-again"):
         storage = make_storage("mirror")
         storage.save(f"{os.path.basename(moved_to)}-before.txt", ContentFile(b"1"))
-        storage.location = moved_to  # type: ignore[misc,assignment]  # a cached property, which tests assign
+        storage.location = moved_to
         name = storage.save("a.txt", ContentFile(b"2"))
         assert Path(moved_to, name).read_bytes() == b"2"
 
@@ -190,7 +184,7 @@ def test_another_phase_in_the_settings_counts_at_once(media_root: Path, s3_optio
 
 def test_a_site_configures_it_in_storages(tmp_path: Path, s3_options: dict[str, Any]) -> None:
     options = {"phase": "dual", "provider": "seaweedfs", "s3": s3_options}
-    entry = {"BACKEND": "django_dualstorage.storage.DualWriteStorage", "OPTIONS": options}
+    entry: Any = {"BACKEND": "django_dualstorage.storage.DualWriteStorage", "OPTIONS": options}
     with override_settings(MEDIA_ROOT=str(tmp_path)):
         storage = StorageHandler({"default": entry})["default"]
         assert isinstance(storage, DualWriteStorage)
@@ -220,7 +214,7 @@ def test_absolute_names_inside_the_location_are_names(make_storage: MakeStorage,
     assert content_of(storage, absolute) == b"x"
     assert storage.exists(absolute)
     assert storage.size(absolute) == 1
-    assert storage.listdir(storage.location)[0] == ["a"]
+    assert storage.listdir(str(storage.location))[0] == ["a"]
     assert storage.listdir(storage.path("a")) == ([], ["b.txt"])
     assert storage.get_modified_time(absolute) == storage.get_modified_time("a/b.txt")
     with storage.open(absolute, "ab") as file:
@@ -248,62 +242,6 @@ def test_a_name_that_only_s3_has_is_not_available_in_dual(make_storage: MakeStor
     assert make_storage("mirror").get_available_name("a.txt") == "a.txt"
     assert storage.listdir("") == ([], ["a.txt"])
     assert content_of(storage, "a.txt") == b"only there"
-
-
-# -- times -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["Europe/Berlin", "America/Caracas", "UTC"])
-def _zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with monkeypatch.context() as patch:
-        patch.setenv("TZ", request.param)
-        time.tzset()
-        yield
-    time.tzset()
-
-
-WINTER, SUMMER = 1_700_000_000, 1_690_000_000
-
-
-@pytest.mark.usefixtures("_zone")
-@pytest.mark.parametrize("use_tz", [True, False])
-@pytest.mark.parametrize("when", [WINTER, SUMMER])
-def test_times_are_djangos_in_summer_and_in_winter(
-    make_storage: MakeStorage, media_root: Path, use_tz: bool, when: int
-) -> None:
-    (media_root / "a.txt").touch()
-    os.utime(media_root / "a.txt", (when + 1, when))
-    django = FileSystemStorage(media_root)
-    with override_settings(USE_TZ=use_tz):
-        storage = make_storage("dual")
-        assert storage.get_modified_time("a.txt") == django.get_modified_time("a.txt")
-        assert storage.get_accessed_time("a.txt") == django.get_accessed_time("a.txt")
-        assert storage.get_created_time("a.txt") == django.get_created_time("a.txt")
-
-
-@pytest.mark.parametrize("use_tz", [True, False])
-def test_times_are_the_same_on_both_sides(make_storage: MakeStorage, use_tz: bool) -> None:
-    dual, s3 = make_storage("dual"), make_storage("s3-primary")
-    name = dual.save("a.txt", ContentFile(b"x"))
-    with override_settings(USE_TZ=use_tz):
-        assert dual.get_modified_time(name) == s3.get_modified_time(name)
-        os.remove(dual.path(name))
-        assert dual.get_modified_time(name) == s3.get_modified_time(name)
-
-
-def test_an_unstamped_object_is_as_old_as_s3_says(make_storage: MakeStorage) -> None:
-    storage = make_storage("dual")
-    put_object(storage, "a.txt", b"x")
-    assert abs(storage.get_modified_time("a.txt") - datetime.now(timezone.utc)).total_seconds() < 5
-
-
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(mtime_ns=st.integers(0, 4_000_000_000_000_000_000))
-def test_a_stamp_is_the_time_that_python_reads_from_the_disk(tmp_path: Path, mtime_ns: int) -> None:
-    path = tmp_path / "file"
-    path.touch()
-    os.utime(path, ns=(mtime_ns, mtime_ns))
-    assert Stamp(0, path.stat().st_mtime_ns).seconds == os.path.getmtime(path)
 
 
 def test_a_file_object_of_the_disk_is_content(make_storage: MakeStorage, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ NAMES = ["ü.pdf", "b.tar.gz", "no-suffix"]
 ALL_PHASES = ["mirror", "dual", "dual-strict", "s3-primary", "s3"]
 
 
-class SiteStorage(S3Storage):
+class SiteStorage(S3Storage):  # type: ignore[misc]  # django-storages has no types
     """A site's own, that decides by name."""
 
     def get_object_parameters(self, name: str) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def test_processes_that_save_one_name_get_a_name_each(make_storage: MakeStorage,
         assert_sides_equal(storage)
 
 
-class Once(io.RawIOBase):
+class _Once(io.RawIOBase):
     """Content that can be read once, and lets something happen in the middle."""
 
     def __init__(self, meanwhile: Callable[[], object]) -> None:
@@ -89,12 +89,17 @@ class Once(io.RawIOBase):
         return len(part)
 
 
+def once(meanwhile: Callable[[], object]) -> File[Any]:
+    stream: Any = _Once(meanwhile)
+    return File(stream, name="once")
+
+
 @pytest.mark.parametrize("phase", ["filesystem", "mirror", "dual", "dual-strict"])
 def test_content_is_consumed_once_though_the_name_is_taken_meanwhile(
     make_storage: MakeStorage, media_root: Path, phase: str
 ) -> None:
     storage = make_storage(phase)
-    content = File(Once(lambda: (media_root / "a.txt").write_text("theirs")), name="once")
+    content = once(lambda: (media_root / "a.txt").write_text("theirs"))
     name = storage.save("a.txt", content)
     assert name != "a.txt"
     assert (media_root / "a.txt").read_text() == "theirs"
@@ -111,7 +116,7 @@ def test_content_is_consumed_once_though_the_name_is_taken_on_s3_meanwhile(
     storage = make_storage(phase)
     if probed:
         assert probe(storage.pair)
-    name = storage.save("a.txt", File(Once(lambda: put_object(storage, "a.txt", b"theirs")), name="once"))
+    name = storage.save("a.txt", once(lambda: put_object(storage, "a.txt", b"theirs")))
     assert name != "a.txt"
     assert on_s3(storage)["a.txt"].content == b"theirs"
     assert on_s3(storage)[name].content == b"first half, second half"
@@ -139,7 +144,7 @@ class Elsewhere(DualWriteStorage):
 
 def test_another_name_may_lie_in_another_folder(media_root: Path, s3_options: dict[str, Any]) -> None:
     storage = Elsewhere(media_root, "/media/", phase="dual", provider="seaweedfs", s3=s3_options)
-    content = File(Once(lambda: (media_root / "a.txt").write_text("theirs")), name="once")
+    content = once(lambda: (media_root / "a.txt").write_text("theirs"))
     assert storage.save("a.txt", content) == "again/a.txt"
     assert storage.save("again/a.txt", ContentFile(b"2")) == "again/again/a.txt"
 

@@ -74,7 +74,6 @@ def test_our_own_files_are_never_listed(make_storage: MakeStorage, phase: str) -
         staged.discard()
 
 
-
 def test_the_folder_above_may_have_any_name_like_ours(make_storage: MakeStorage) -> None:
     storage = make_storage("dual")
     for name in ("a/.dualstorage/b.txt", ".dualstorage2/c.txt", "x.dualstorage-tmp"):

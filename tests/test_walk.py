@@ -62,7 +62,7 @@ def test_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 def test_folder_that_vanishes_or_becomes_a_file(media_root: Path) -> None:
     make(media_root, "a/1", "b/1", "c/1")
-    found = []
+    found: list[object] = []
     for one in walk(str(media_root)):
         if not found:
             for name in "abc":

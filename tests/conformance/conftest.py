@@ -41,7 +41,8 @@ def storage_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         if not subject.server:
             return FileSystemStorage(tmp_path_factory.mktemp("files"), base_url="/media/")
         if not subject.phase:
-            return S3Storage(**options(subject), file_overwrite=False)
+            plain: Storage = S3Storage(**options(subject), file_overwrite=False)
+            return plain
         storage = DualWriteStorage(
             tmp_path_factory.mktemp(subject.phase),
             base_url="/media/",

@@ -37,7 +37,9 @@ def rows(*, long: bool) -> Iterator[Row]:
             if level is Level.ERRORS or stands_late_requests(one, other):
                 yield kind, f"{one} x {other}", level.value, _bind(play_pair, one, other, level), right
     for limit in LIMITS:
-        yield "limit", limit.name, limit.level.value, limit.show, _wanted(limit.kind)
+        yield "limit", limit.name, "", limit.show, _wanted(limit.kind)
+        if limit.curable:
+            yield "remedy", limit.instead, "", limit.show_cured, _wanted_none
 
 
 def main(arguments: list[str]) -> int:
@@ -81,6 +83,10 @@ def _bind(search: Callable[..., Result], *values: object) -> Callable[[], Result
 
 def _wanted(kind: Bad) -> Callable[[Result], bool]:
     return lambda found: found.bad & kind == kind
+
+
+def _wanted_none(found: Result) -> bool:
+    return not found.bad
 
 
 if __name__ == "__main__":

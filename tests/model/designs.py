@@ -139,7 +139,7 @@ class Design:
     #: A killed process gives up the lock of the name before that of its hint.
     dies_slowly: bool = False
 
-    # What the built design still lacks: see LIMITS.
+    # Remedies that the built design has not got: see LIMITS.
     #: A read weighs the hints that it saw before its GET too.
     remembers_hints: bool = False
     #: A read says "absent" only after one more look at the disk.
@@ -251,12 +251,20 @@ BUILT: Final = Design(
     backfill_drains=True,
     supersedes=True,
 )
-STRICT: Final = replace(BUILT, name="built, strict", raises=True, delete_s3_only=steps.DELETE_STRICT_S3_ONLY)
+STRICT: Final = replace(
+    BUILT,
+    name="built, strict",
+    raises=True,
+    delete_s3_only=steps.DELETE_STRICT_S3_ONLY,
+    # What must be raised can't be deferred.
+    save_deferred=(),
+    delete_deferred=(),
+)
 
 
 def cured(design: Design) -> Design:
     """The built design with a remedy for each of the LIMITS that have one."""
-    if not design.delete_deferred or design.journal is not Journal.HINTS:
+    if design.journal is not Journal.HINTS:
         return design
     if not design.local_truth:
         design = replace(design, helps_below=True, delete_s3_only=steps.DELETE_STRICT_S3_ONLY)
@@ -296,10 +304,10 @@ def design_of(phase: Phase) -> Design:
     if policy.writes_both:
         strict = policy.local_truth and not policy.queues_s3_errors
         return replace(
-            STRICT if strict else BUILT,
+            BUILT if policy.queues_s3_errors else STRICT,
             name=str(phase),
             reads=reads,
-            raises=not policy.queues_s3_errors,
+            delete_s3_only=steps.DELETE_STRICT_S3_ONLY if strict else (),
             asks_s3=policy.sees_s3_only_files,
             local_truth=policy.local_truth,
             backfill=RECONCILE if policy.local_truth else RECONCILE_FROM_S3,

@@ -8,10 +8,24 @@ from typing import Final
 
 from django_dualstorage.core.steps import Step
 from tests.model import designs as known
-from tests.model.designs import BUILT, RECONCILE, STRICT, Design, Program, ReadRule, rebuilt, swapped, without
+from tests.model.designs import (
+    BUILT,
+    CURED,
+    CURED_STRICT,
+    RECONCILE,
+    STRICT,
+    Design,
+    Hides,
+    Journal,
+    Program,
+    ReadRule,
+    rebuilt,
+    swapped,
+    without,
+)
 from tests.model.explore import Result
 from tests.model.monitors import Bad
-from tests.model.scenarios import CORE, EVERYTHING, MORE, Level, Scenario, play_all
+from tests.model.scenarios import CORE, EVERYTHING, MORE, S3_ONLY, Level, Scenario, play_all
 
 _LEVELS: Final = tuple(Level)
 
@@ -43,8 +57,10 @@ class Expectation:
     def _scenarios(self, level: Level, long: bool) -> Iterator[Scenario]:
         yield from CORE
         # Only what is built has to stand the rest; the short form leaves out the costly levels of it.
-        if self.design.spares_s3_only and (long or level in (Level.QUIET, Level.KILLS)):
+        affordable = level in (Level.QUIET, Level.KILLS) or self.at(level)
+        if self.design.journal is Journal.HINTS and self.design.asks_s3 and (long or affordable):
             yield from MORE
+            yield from S3_ONLY
 
 
 DESIGNS: Final = (
@@ -61,17 +77,23 @@ DESIGNS: Final = (
     Expectation(known.M1_VERIFIED),
     Expectation(known.M4, Level.QUIET, Bad.LIN),
     Expectation(known.LOCAL_FIRST, Level.ERRORS, Bad.REG | Bad.LIN),
-    Expectation(BUILT),
-    Expectation(STRICT),
+    # Each for reasons that LIMITS names; with the remedies that it names they pass.
+    Expectation(BUILT, Level.QUIET, EVERYTHING),
+    Expectation(STRICT, Level.QUIET, Bad.LIN),
+    Expectation(CURED),
+    Expectation(CURED_STRICT),
+    Expectation(known.PRIMARY, Level.LATE, Bad.REG),
 )
 
 #: Orders that the code may choose between: neither matters.
 LIBERTIES: Final = (
-    Expectation(replace(BUILT, name="built, unlocks before it clears", unlocks_first=True)),
-    Expectation(replace(BUILT, name="built, second look at the hint first", hint_before_disk=True)),
+    Expectation(replace(CURED, name="built, unlocks before it clears", unlocks_first=True)),
+    Expectation(replace(CURED, name="built, second look at the hint first", hint_before_disk=True)),
+    Expectation(replace(CURED, name="built, the server ignores conditions", conditional=False)),
+    Expectation(replace(CURED_STRICT, name="built, strict, the server ignores conditions", conditional=False)),
 )
 
-_BLIND_STRICT: Final = replace(STRICT, asks_s3=False, save_over_s3_only=(), delete_s3_only=())
+_BLIND_STRICT: Final = replace(CURED_STRICT, asks_s3=False, save_over_s3_only=(), delete_s3_only=())
 
 
 def _without_lock(program: Program) -> Program:
@@ -88,9 +110,7 @@ _NO_HINT: Final = RECONCILE.without(Step.HINT)
 #: The built design with one mistake in it.
 MUTANTS: Final = (
     Expectation(
-        replace(
-            _BLIND_STRICT, name="SAVE: COMMIT before PUT", save=swapped(STRICT.save, Step.PUT, Step.COMMIT)
-        ),
+        replace(_BLIND_STRICT, name="SAVE: COMMIT before PUT", save=swapped(CURED_STRICT.save, Step.PUT, Step.COMMIT)),
         Level.ERRORS,
         Bad.REG | Bad.LIN,
     ),
@@ -98,34 +118,54 @@ MUTANTS: Final = (
         replace(
             _BLIND_STRICT,
             name="DELETE: UNLINK before DELETE",
-            delete=swapped(STRICT.delete, Step.DELETE, Step.UNLINK),
+            delete=swapped(CURED_STRICT.delete, Step.DELETE, Step.UNLINK),
         ),
         Level.ERRORS,
         Bad.REG | Bad.LIN,
     ),
-    Expectation(rebuilt(BUILT, "SAVE without LOCK", _without_lock, Step.PUT), Level.QUIET, Bad.LIN | Bad.CONV),
-    Expectation(rebuilt(BUILT, "DELETE without LOCK", _without_lock, Step.DELETE), Level.QUIET, Bad.REG),
-    Expectation(rebuilt(BUILT, "SAVE without HINT", _without_hint, Step.PUT), Level.KILLS, Bad.CONV),
-    Expectation(rebuilt(BUILT, "DELETE without HINT", _without_hint, Step.DELETE), Level.KILLS, Bad.CONV),
+    Expectation(rebuilt(CURED, "SAVE without LOCK", _without_lock, Step.PUT), Level.QUIET, Bad.LIN | Bad.CONV),
+    Expectation(rebuilt(CURED, "DELETE without LOCK", _without_lock, Step.DELETE), Level.QUIET, Bad.REG),
+    Expectation(rebuilt(CURED, "SAVE without HINT", _without_hint, Step.PUT), Level.KILLS, Bad.CONV),
+    Expectation(rebuilt(CURED, "DELETE without HINT", _without_hint, Step.DELETE), Level.KILLS, Bad.CONV),
     Expectation(
-        replace(BUILT, name="backfill and repair without LOCK", backfill=_NO_LOCK, repair=_NO_LOCK),
+        replace(CURED, name="backfill and repair without LOCK", backfill=_NO_LOCK, repair=_NO_LOCK),
         Level.QUIET,
         EVERYTHING,
     ),
     Expectation(
-        replace(BUILT, name="backfill and repair without HINT", backfill=_NO_HINT, repair=_NO_HINT),
+        replace(CURED, name="backfill and repair without HINT", backfill=_NO_HINT, repair=_NO_HINT),
         Level.LATE,
         EVERYTHING,
     ),
-    Expectation(replace(BUILT, name="a read without its second look", reads=ReadRule.ONE_LOOK), Level.QUIET, Bad.LIN),
-    Expectation(replace(BUILT, name="an SDK retry counts as clean", distrusts_retries=False), Level.LATE, EVERYTHING),
-    Expectation(replace(BUILT, name="repair without grace", waits_grace=False), Level.LATE, EVERYTHING),
-    Expectation(replace(BUILT, name="repair judges the grace at CLEAR", judges_late=True), Level.LATE, EVERYTHING),
+    Expectation(replace(CURED, name="a read without its second look", reads=ReadRule.ONE_LOOK), Level.QUIET, Bad.LIN),
+    Expectation(replace(CURED, name="an SDK retry counts as clean", distrusts_retries=False), Level.LATE, EVERYTHING),
+    Expectation(replace(CURED, name="repair without grace", waits_grace=False), Level.LATE, EVERYTHING),
+    Expectation(replace(CURED, name="repair judges the grace at CLEAR", judges_late=True), Level.LATE, EVERYTHING),
     Expectation(
-        replace(BUILT, name="repair drops hints after an unclean answer", trusts_itself=True), Level.ERRORS, Bad.CONV
+        replace(CURED, name="repair drops hints after an unclean answer", trusts_itself=True), Level.ERRORS, Bad.CONV
     ),
     Expectation(
-        replace(BUILT, name="repair removes files that only S3 has", spares_s3_only=False), Level.KILLS, Bad.REG
+        replace(CURED, name="repair removes files that only S3 has", spares_s3_only=False), Level.KILLS, Bad.REG
+    ),
+    Expectation(replace(CURED, name="any hint hides a file that only S3 has", hides=Hides.ANY), Level.QUIET, Bad.REG),
+    Expectation(replace(CURED, name="no hint hides anything", hides=Hides.NONE), Level.KILLS, Bad.LIN),
+    Expectation(
+        replace(CURED, name="the hint of a delete does not hide the file", hides=Hides.WRITERS), Level.QUIET, Bad.REG
+    ),
+    Expectation(
+        replace(CURED, name="a hint does not hide what its operation wrote", hides=Hides.DELETES), Level.KILLS, Bad.LIN
+    ),
+    Expectation(replace(CURED, name="an overwrite brings nothing home", save_over_s3_only=()), Level.KILLS, Bad.REG),
+    Expectation(
+        replace(CURED_STRICT, name="a strict delete brings nothing home", delete_s3_only=()), Level.ERRORS, Bad.REG
+    ),
+    Expectation(replace(CURED, name="a save never asks S3", asks_s3=False), Level.QUIET, Bad.LIN),
+    Expectation(
+        replace(
+            known.PRIMARY, name="S3 is the truth, but is made equal to the disk", backfill=RECONCILE, repair=RECONCILE
+        ),
+        Level.KILLS,
+        Bad.LIN,
     ),
 )
 
@@ -134,4 +174,9 @@ def check_mutant(mutant: Expectation) -> Result:
     """Search where the mistake must show, until it does."""
     level = mutant.fails_from
     assert level is not None
-    return play_all(mutant.design, (*CORE, *MORE), level, until=mutant.kind)
+    return play_all(
+        mutant.design,
+        (*CORE, *S3_ONLY, *MORE) if level is Level.QUIET else (*CORE, *MORE, *S3_ONLY),
+        level,
+        until=mutant.kind,
+    )

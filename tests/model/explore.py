@@ -267,12 +267,10 @@ class _Search:
             return False
         if world.s3 == world.local:
             return True
-        if not self.case.design.local_truth:
-            return False
         # A file that only S3 had from the beginning stays one, and prune makes one of any.
         began_so = self.case.local == ABSENT and world.s3 == self.case.s3
         only_s3 = world.local == ABSENT and (began_so or self.case.prunes)
-        return only_s3 and self.case.design.spares_s3_only
+        return only_s3 and (self.case.design.spares_s3_only or not self.case.design.local_truth)
 
 
 def settle(case: Case, world: World) -> World:

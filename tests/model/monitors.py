@@ -6,8 +6,8 @@ REG
 
 LIN
     There is one order of all operations, each somewhere between its beginning and its end, that explains what every
-    read returned, and in which a create finds no file. An operation that failed or was killed takes effect before it ended, or never; one that promised
-    to have changed nothing, never.
+    read returned, and in which a create finds no file. An operation that failed or was killed takes effect before it
+    ended, or never; one that promised to have changed nothing, never.
 """
 
 from __future__ import annotations

@@ -266,7 +266,11 @@ class Mutator(Operation):
 
     def _on_the_wire(self, at: _At, step: Step) -> Late | None:
         """The mutation that it is about to send."""
-        if step not in SENDS or at.todo not in (_PLAIN, _CAREFUL) or (at.todo == _CAREFUL and not self.design.conditional):
+        if (
+            step not in SENDS
+            or at.todo not in (_PLAIN, _CAREFUL)
+            or (at.todo == _CAREFUL and not self.design.conditional)
+        ):
             return None
         return Late(self.number, self.value, at.todo == _CAREFUL)
 

@@ -155,8 +155,7 @@ class Reconciler(Operation):
         self.optional = optional
         #: A walk has found the file on the disk.
         self.expects = expects
-        #: READ is two steps: the journal and the disk, then the object.
-        self._read = ways.fork - 1
+        self._from_s3 = Step.COMMIT in ways.give
 
     def minds_time(self, local: Local) -> bool:
         if len(local) == 1 or not self.drains or not self.design.waits_grace:
@@ -193,9 +192,7 @@ class Reconciler(Operation):
         elif step in SENDS:
             for outcome, then, answer in self.sending(world, content):
                 unclean = dirty or int(self.dirty(answer))
-                yield self._on(
-                    then, f"{self.name}: {outcome}", (pc + 1, way, seen, drop, value, unclean, supersede)
-                )
+                yield self._on(then, f"{self.name}: {outcome}", (pc + 1, way, seen, drop, value, unclean, supersede))
         elif step in (Step.COMMIT, Step.UNLINK):
             put = value if step is Step.COMMIT else ABSENT
             yield self._on(world._replace(local=put), f"{label} {shown(put)}", after)
@@ -218,7 +215,7 @@ class Reconciler(Operation):
         supersede = seen & self.kinds.reconciles if self.design.supersedes else 0
         if self.design.supersedes_carefully:
             supersede &= drop
-        if self.expects and self.design.backfill_drains and world.local == ABSENT and self.design.local_truth:
+        if self.expects and self.design.backfill_drains and world.local == ABSENT and not self._from_s3:
             # The walk has lied: nothing is done, and S3 is not asked.
             drop = 0 if self.design.looks_before_it_forgets else drop
             return self._on(world, f"{text}: vanished", (pc + 1, 2, seen, drop, ABSENT, local[5], supersede))
@@ -239,7 +236,7 @@ class Reconciler(Operation):
         yield from self.deaths(world, None, ())
         give, take, nothing = 0, 1, 2
         way = nothing
-        if not self.design.local_truth:
+        if self._from_s3:
             way = nothing if value == world.s3 else take if world.s3 == ABSENT else give
             value = world.s3
         elif value != ABSENT:

@@ -124,7 +124,6 @@ MORE: Final = (
     _scenario("deferred delete, save", _R.DELETE_DEFERRED, _R.SAVE, _R.REPAIR, _R.READ),
     _scenario("deferred save, deferred delete", _R.SAVE_DEFERRED, _R.DELETE_DEFERRED, _R.READ_TWICE),
     _scenario("deferred save, backfill", _R.SAVE_DEFERRED, _R.BACKFILL, _R.READ_TWICE),
-    _scenario("deferred save, backfill of a vanished file", _R.SAVE_DEFERRED, _R.BACKFILL, _R.READ_TWICE, local=ABSENT, s3=ABSENT),
     _scenario("deferred delete, backfill", _R.DELETE_DEFERRED, _R.BACKFILL, _R.READ_TWICE),
     _scenario("save, copy", _R.SAVE, _R.COPY, _R.READ_TWICE, local=ABSENT, s3=ABSENT),
     _scenario("prune, save", _R.PRUNE, _R.SAVE, _R.READ_TWICE),
@@ -136,7 +135,7 @@ def _s3_only(name: str, *roles: Role) -> Scenario:
     return _scenario(f"S3 only: {name}", *roles, local=ABSENT)
 
 
-#: Nobody's hint is there, and only S3 has the file.
+#: Only S3 has the file, and there is no hint. Not among these: what LIMITS forbids.
 S3_ONLY: Final = (
     _s3_only("save", _R.SAVE, _R.READ_TWICE),
     _s3_only("delete", _R.DELETE, _R.READ_TWICE),
@@ -154,7 +153,6 @@ S3_ONLY: Final = (
     _s3_only("create, delete", _R.CREATE, _R.DELETE, _R.READ_TWICE),
     _s3_only("create, delete, repair", _R.CREATE, _R.DELETE, _R.REPAIR, _R.READ),
     _s3_only("outsider, save", _R.OUTSIDER, _R.SAVE, _R.READ_TWICE),
-    _s3_only("outsider, delete", _R.OUTSIDER, _R.DELETE, _R.READ_TWICE),
     _s3_only("outsider, create", _R.OUTSIDER, _R.CREATE, _R.READ_TWICE),
     _s3_only("outsider, copy", _R.OUTSIDER, _R.COPY, _R.READ_TWICE),
     _s3_only("deferred save, repair", _R.SAVE_DEFERRED, _R.REPAIR, _R.READ_TWICE),
@@ -163,7 +161,6 @@ S3_ONLY: Final = (
     _s3_only("deferred delete, repair", _R.DELETE_DEFERRED, _R.REPAIR, _R.READ_TWICE),
     _s3_only("deferred delete, save", _R.DELETE_DEFERRED, _R.SAVE, _R.READ_TWICE),
     _s3_only("deferred delete, create", _R.DELETE_DEFERRED, _R.CREATE, _R.READ_TWICE),
-    _s3_only("deferred create", _R.CREATE_DEFERRED, _R.READ_TWICE),
 )
 
 
@@ -302,14 +299,13 @@ def play_pair(
     for local, s3 in files:
         # A file that only S3 has: every way of writing it matters.
         meetings = _MEETINGS if local != ABSENT or s3 == ABSENT else (*_MEETINGS, *_CREATES)
-        for meeting in (*meetings, *(_REPAIRS if level is Level.LATE or files is ONLY_S3 else ())):
+        repaired = level is Level.LATE or files is ONLY_S3 or not stands_late_requests(one, other)
+        for meeting in (*meetings, *(_REPAIRS if repaired else ())):
             if any(_lacks(designs[side], role) for side, role in meeting):
                 continue
             roles = [*meeting, (_A, _R.READ), (_B, _R.READ)]
             cast = [(designs[side], role) for side, role in roles]
-            case = Case(
-                designs[0], build(cast, level.faults), kinds_of(cast), local, s3, level.faults, converges=False
-            )
+            case = Case(designs[0], build(cast, level.faults), kinds_of(cast), local, s3, level.faults, converges=False)
             name = ", ".join(f"{designs[side].name} {role.value}" for side, role in meeting)
             found.add(search(case, until=until), name)
             if found.bad & until == until:

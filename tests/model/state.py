@@ -148,7 +148,9 @@ def send(
     world: World, owner: int, value: int, *, late: bool, only_if_absent: bool = False
 ) -> Iterator[tuple[str, World, Answer]]:
     """Every outcome of one PUT (or DELETE, if ``value`` is ABSENT)."""
-    what = "S3 DELETE" if value == ABSENT else f"S3 PUT {shown(value)}{' if there is nothing' if only_if_absent else ''}"
+    what = (
+        "S3 DELETE" if value == ABSENT else f"S3 PUT {shown(value)}{' if there is nothing' if only_if_absent else ''}"
+    )
     request = Late(owner, value, only_if_absent)
     before = world
     # The hint says "sent" before the request leaves.

@@ -1,4 +1,4 @@
-"""What must hold when everything has settled, asked of the disk and the server themselves, not of the code under test."""
+"""What must hold when everything has settled, asked of the disk and the server, not of the code under test."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from django_dualstorage.core.names import JOURNAL_DIR, is_staged
 from django_dualstorage.core.report import FileResult, Report
 from django_dualstorage.core.stamp import STAMP_KEY
 from django_dualstorage.engine.pool import Stop
+from django_dualstorage.journal import Kind
 from django_dualstorage.operations.repair import repair
 from django_dualstorage.storage import DualWriteStorage
 from tests.support.endpoint import s3_client
@@ -124,3 +125,10 @@ def repaired(
         return repair(storage, never_stop(), ignore, workers=2, force=force, clock=clock)
     finally:
         pair.grace = before
+
+
+def hint(storage: DualWriteStorage, name: str, kind: Kind = Kind.SAVE) -> str:
+    """A hint that an ended operation has left; the operation's id."""
+    left = storage.pair.journal.announce(kind, name, phase="dual")
+    left.leave()
+    return left.record.op_id

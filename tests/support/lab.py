@@ -12,17 +12,45 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from django_dualstorage.storage import DualWriteStorage
-from tests.support.proxy import FaultProxy
+from tests.support.proxy import BlackHole, Fault, FaultProxy, HeldAndLate, LostAnswer, Refused, Slow, Status, Truncated
 from tests.support.seaweed import SeaweedServer
 
 #: Far longer than any answer that does come takes, on any machine.
 PATIENT = 30.0
 #: For a wire that is known to be silent.
 IMPATIENT = 0.2
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A fault of the wire and what it means to a write."""
+
+    fault: Fault
+    #: The caller's client gets no clean answer.
+    unclean: bool = True
+    #: The server does what it was asked, at once ...
+    applied: bool = False
+    #: ... or later.
+    late: bool = False
+    patience: float = PATIENT
+
+
+WRITE_FAULTS = {
+    "503": Broken(Status(503)),
+    "403": Broken(Status(403)),
+    "refused": Broken(Refused()),
+    "lost": Broken(LostAnswer(), applied=True),
+    "late": Broken(HeldAndLate(), late=True),
+    "silent-then-late": Broken(HeldAndLate(hang=True), late=True, patience=IMPATIENT),
+    "black-hole": Broken(BlackHole(), patience=IMPATIENT),
+    "truncated": Broken(Truncated(), unclean=False, applied=True),
+    "slow": Broken(Slow(delay=0.05), unclean=False, applied=True),
+}
 
 
 class Lab:
@@ -69,7 +97,7 @@ class Lab:
 
 @contextmanager
 def idle_child() -> Iterator[None]:
-    """For as long as the block lasts there is a forked child, which has every file that is open now and does nothing."""
+    """While the block lasts there is a forked child, which has every file that is open now and does nothing."""
     reader, writer = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the child does not need
