@@ -2,123 +2,47 @@
 
 It lies in ``<MEDIA_ROOT>/.dualstorage`` because a container's volume is mounted exactly there, so all processes that
 share the files share the journal. Hints drive repair and status; a read of a file that the disk has never depends on
-them. If the folder is lost, repair is slower, never a read wrong.
+them. If the folder is lost, repair has to compare everything, and what was deleted while S3 was down comes back.
 
 =====================  ==================================================================================
 ``key``                keys the hash in the hints' file names, so that a web client cannot probe for names
 ``volume``             tells whether two processes share this folder
-``hints/a/HASH-ID``    the hint of operation ID on the name with that keyed hash
+``hints/a/HASH-ID``    the hint of operation ID on the name with that keyed hash: see :mod:`.hints`
 ``new/``               files of this folder that are being written
 ``locks/N``            see :mod:`django_dualstorage.locks`
 ``capabilities.json``  what a live probe found out about the server
 =====================  ==================================================================================
-
-A hint is ``flock``-ed as long as its operation lives, so liveness is exact even after ``kill -9``. Each S3 mutation
-that is about to be sent adds a mark at its end, so that its modification time is when the last one was sent: a signed
-request cannot land later than a grace period after that ("Authenticating Requests (AWS Signature Version 4)", Amazon
-S3 API Reference: 15 minutes). A hint without its end of line is being written, or its writer died before it did
-anything.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import Enum
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from django_dualstorage.core.names import JOURNAL_DIR
 from django_dualstorage.exceptions import JournalError
+from django_dualstorage.hints import (
+    DIR_MODE,
+    FILE_MODE,
+    DeadHint,
+    Hint,
+    HintRecord,
+    Kind,
+    create_locked,
+    is_unlocked,
+    read_hint,
+    read_if_dead,
+)
 
-DIR_MODE: Final = 0o700
-FILE_MODE: Final = 0o600
-_SENT: Final = b"!"
 _ODD_NS: Final = 1_234_567_891_123_456_789
-
-
-class Kind(str, Enum):
-    """What kind of operation left a hint."""
-
-    SAVE = "save"
-    DELETE = "delete"
-    RECONCILE = "reconcile"
-    #: A read found the disk ahead of S3 and asks repair to look (option ``read_repair``).
-    READ = "read"
-
-
-class HintRecord(NamedTuple):
-    """What a hint says. Small on purpose: no credentials, no content."""
-
-    op_id: str
-    kind: Kind
-    #: Relative to MEDIA_ROOT.
-    name: str
-    #: The phase in which the operation began.
-    phase: str
-    #: Seconds since the epoch.
-    began: float
-    pid: int
-    #: The upload's own content type, where it brought one: repair must write the same.
-    content_type: str = ""
-
-    def encoded(self) -> bytes:
-        """As it stands in the file: one line of JSON."""
-        return json.dumps(self).encode("ascii") + b"\n"
-
-    @classmethod
-    def decoded(cls, content: bytes) -> HintRecord:
-        """Raises ValueError or TypeError for anything that :meth:`encoded` has not written."""
-        op_id, kind, *rest = json.loads(content.partition(b"\n")[0])
-        return cls(op_id, Kind(kind), *rest)
-
-
-class Hint:
-    """The hint of an operation of this process. Locked until :meth:`clear` or :meth:`leave`."""
-
-    def __init__(self, record: HintRecord, path: str, fd: int) -> None:
-        self.record = record
-        self.sent = False
-        self._path = path
-        self._fd = fd
-
-    def sending(self) -> None:
-        """Note that an S3 mutation is about to be sent: from now on it may land late."""
-        self.sent = True
-        os.write(self._fd, _SENT)
-
-    def clear(self) -> None:
-        """Both sides answered cleanly, or nothing was changed: forget the operation."""
-        os.unlink(self._path)
-        os.close(self._fd)
-
-    def leave(self) -> None:
-        """The operation ended and repair has to look."""
-        # Closing would not do if a forked child had inherited the descriptor: the hint would look alive.
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
-        os.close(self._fd)
-
-
-@dataclass(frozen=True)
-class DeadHint:
-    """A hint whose operation has ended without clearing it."""
-
-    record: HintRecord
-    path: str
-    #: Seconds since the epoch when its last S3 mutation was sent; 0 if none was.
-    last_sent: float
-
-    def may_still_land(self, grace: float, now: float) -> bool:
-        """Whether a request of that operation could still reach S3."""
-        return bool(self.last_sent) and now - self.last_sent < grace
 
 
 class Journal:
@@ -193,7 +117,7 @@ class Journal:
         record = HintRecord(op_id, kind, name, phase, time.time(), os.getpid(), content_type)
         path = self._hint_path(name, op_id)
         with self._explained("write a hint into"):
-            fd = self._create_locked(path)
+            fd = create_locked(path)
             try:
                 content = record.encoded()
                 if os.write(fd, content) != len(content):
@@ -206,20 +130,6 @@ class Journal:
                 raise
         return Hint(record, path, fd)
 
-    @staticmethod
-    def _create_locked(path: str) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        while True:
-            try:
-                fd = os.open(path, flags, FILE_MODE)
-            except FileNotFoundError:
-                os.makedirs(os.path.dirname(path), DIR_MODE, exist_ok=True)
-                continue
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.fstat(fd).st_nlink:
-                return fd
-            os.close(fd)  # between open and lock it looked forgotten, and a repair removed it
-
     # -- hints of everybody ----------------------------------------------------------------------------------------
 
     def has_hint(self, name: str) -> bool:
@@ -230,21 +140,21 @@ class Journal:
         """The hints of ``name``, of living and of ended operations. One that is being written counts as none yet:
         its operation has done nothing.
         """
-        found = (_read(path) for path in self._paths_of(name))
+        found = (read_hint(path) for path in self._paths_of(name))
         return [record for record in found if record is not None]
 
     def names_with_dead_hints(self) -> Iterator[str]:
         """Each name that repair has to look at, once."""
         seen: set[str] = set()
         for path in self._all_hint_paths():
-            dead = _read_if_dead(path)
+            dead = read_if_dead(path)
             if dead is not None and dead.record.name not in seen:
                 seen.add(dead.record.name)
                 yield dead.record.name
 
     def dead_hints_of(self, name: str) -> list[DeadHint]:
         """The hints of ``name`` whose operations have ended. Oldest first."""
-        found = (_read_if_dead(path) for path in self._paths_of(name))
+        found = (read_if_dead(path) for path in self._paths_of(name))
         return sorted((dead for dead in found if dead is not None), key=lambda dead: dead.record.began)
 
     def count(self) -> int:
@@ -264,7 +174,7 @@ class Journal:
             except FileNotFoundError:
                 continue  # finished meanwhile
             try:
-                if time.time() - os.fstat(fd).st_ctime > 60 and _is_unlocked(fd):
+                if time.time() - os.fstat(fd).st_ctime > 60 and is_unlocked(fd):
                     Path(entry.path).unlink(missing_ok=True)
                     swept += 1
             finally:
@@ -347,57 +257,3 @@ def _flush(fd: int, folder: str) -> None:
         os.fsync(folder_fd)
     finally:
         os.close(folder_fd)
-
-
-def _is_unlocked(fd: int) -> bool:
-    try:
-        # Shared: two that look at the same time must not take each other for the living owner.
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _read_if_dead(path: str) -> DeadHint | None:
-    """The hint at ``path`` if its operation has ended; None while it lives, or if it is gone."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        if not _is_unlocked(fd):
-            return None
-        status = os.fstat(fd)
-        if not status.st_nlink:
-            return None
-        content = os.read(fd, status.st_size)
-        if not _is_written(content):
-            # Under its lock, which its writer, if there still is one, has to take first.
-            Path(path).unlink(missing_ok=True)
-            return None
-    finally:
-        os.close(fd)
-    return DeadHint(_decoded(content, path), path, status.st_mtime if content.endswith(_SENT) else 0)
-
-
-def _read(path: str) -> HintRecord | None:
-    """What the hint at ``path`` says; None if it is gone or not written yet."""
-    try:
-        content = Path(path).read_bytes()
-    except FileNotFoundError:
-        return None
-    return _decoded(content, path) if _is_written(content) else None
-
-
-def _is_written(content: bytes) -> bool:
-    return b"\n" in content
-
-
-def _decoded(content: bytes, path: str) -> HintRecord:
-    try:
-        return HintRecord.decoded(content)
-    except (ValueError, TypeError) as error:
-        raise JournalError(
-            f"The hint {path} is damaged ({error}). Move it out of the journal, then run "
-            "manage.py dualstorage_backfill, which compares every file."
-        ) from error

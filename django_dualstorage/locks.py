@@ -15,7 +15,8 @@ from hashlib import blake2b
 from typing import Final
 
 from django_dualstorage.exceptions import LockTimeoutError
-from django_dualstorage.journal import DIR_MODE, FILE_MODE, Journal
+from django_dualstorage.hints import DIR_MODE, FILE_MODE
+from django_dualstorage.journal import Journal
 
 STRIPES: Final = 1024
 

@@ -12,7 +12,7 @@ from django.core.files.base import ContentFile
 
 from django_dualstorage.core.report import FileResult, Outcome
 from django_dualstorage.exceptions import S3Error
-from django_dualstorage.journal import Kind
+from django_dualstorage.hints import Kind
 from django_dualstorage.models import StorageState
 from django_dualstorage.operations.gate import RefusedError
 from django_dualstorage.operations.probe import probe

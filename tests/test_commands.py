@@ -13,7 +13,7 @@ from django.core.files.storage import storages
 from django.db import connection
 
 from django_dualstorage.engine.pool import Stop
-from django_dualstorage.journal import Kind
+from django_dualstorage.hints import Kind
 from django_dualstorage.management import base
 from django_dualstorage.management.commands import dualstorage_repair
 from django_dualstorage.storage import DualWriteStorage

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from django_dualstorage.journal import Kind
+from django_dualstorage.hints import Kind
 from django_dualstorage.storage import DualWriteStorage
 from tests.conftest import MakeStorage
 from tests.support.asserts import assert_sides_equal, on_s3

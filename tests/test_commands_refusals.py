@@ -11,7 +11,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from django_dualstorage.journal import Kind
+from django_dualstorage.hints import Kind
 from django_dualstorage.storage import DualWriteStorage
 from tests.support.asserts import on_s3
 from tests.support.backfills import write

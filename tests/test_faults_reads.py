@@ -10,7 +10,7 @@ import pytest
 from django.core.files.base import ContentFile
 
 from django_dualstorage.exceptions import NotOnDiskError, S3Error, S3TransientError
-from django_dualstorage.journal import Kind
+from django_dualstorage.hints import Kind
 from django_dualstorage.storage import DualWriteStorage
 from tests.support.asserts import put_object, repaired
 from tests.support.lab import IMPATIENT, PATIENT, Lab, seen

@@ -14,7 +14,8 @@ import pytest
 
 from django_dualstorage.core.names import JOURNAL_DIR
 from django_dualstorage.exceptions import JournalError
-from django_dualstorage.journal import Journal, Kind
+from django_dualstorage.hints import Kind
+from django_dualstorage.journal import Journal
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from django_dualstorage import journal as module
+from django_dualstorage import hints as module
 from django_dualstorage.exceptions import JournalError
-from django_dualstorage.journal import DeadHint, HintRecord, Journal, Kind
+from django_dualstorage.hints import DeadHint, HintRecord, Kind
+from django_dualstorage.journal import Journal
 from tests.support.fork import run_in_child
 from tests.support.lab import idle_child
 
@@ -99,7 +100,7 @@ def test_two_that_look_at_once_do_not_take_each_other_for_the_owner(journal: Jou
     leave(journal)
     (path,) = paths(journal)
     with open(path, "rb") as other:
-        assert module._is_unlocked(other.fileno())  # another repair, just looking
+        assert module.is_unlocked(other.fileno())  # another repair, just looking
         assert len(journal.dead_hints_of("a.txt")) == 1
 
 
@@ -166,13 +167,13 @@ def test_hint_that_is_gone_between_two_looks(journal: Journal, monkeypatch: pyte
 def test_hint_removed_after_it_was_opened(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(journal)
     (path,) = paths(journal)
-    look = module._is_unlocked
+    look = module.is_unlocked
 
     def late(fd: int) -> bool:
         path.unlink()
         return look(fd)
 
-    monkeypatch.setattr(module, "_is_unlocked", late)
+    monkeypatch.setattr(module, "is_unlocked", late)
     assert journal.dead_hints_of("a.txt") == []
 
 

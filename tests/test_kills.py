@@ -17,7 +17,7 @@ from django.test import override_settings
 
 from django_dualstorage.core.names import staged_name
 from django_dualstorage.core.stamp import OP_KEY, STAMP_KEY
-from django_dualstorage.journal import Kind
+from django_dualstorage.hints import Kind
 from django_dualstorage.operations.backfill import Backfill
 from django_dualstorage.operations.probe import probe
 from django_dualstorage.operations.repair import repair

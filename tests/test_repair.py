@@ -12,7 +12,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 
 from django_dualstorage.core.report import Outcome
 from django_dualstorage.exceptions import JournalError
-from django_dualstorage.journal import Kind
+from django_dualstorage.hints import Kind
 from django_dualstorage.operations import repair as module
 from tests.conftest import MakeStorage
 from tests.support.asserts import (

@@ -14,7 +14,7 @@ from django_dualstorage.core import steps
 from django_dualstorage.core.report import Outcome
 from django_dualstorage.core.steps import Step
 from django_dualstorage.exceptions import S3Error
-from django_dualstorage.journal import Kind
+from django_dualstorage.hints import Kind
 from django_dualstorage.operations.probe import probe
 from django_dualstorage.protocol.reconcile import reconcile
 from django_dualstorage.storage import DualWriteStorage

@@ -16,7 +16,7 @@ from django.core.files.storage import FileSystemStorage
 from django.test import override_settings
 from storages.backends.s3 import S3Storage
 
-from django_dualstorage.journal import Kind
+from django_dualstorage.hints import Kind
 from django_dualstorage.records import Known
 from django_dualstorage.storage import DualWriteStorage
 from tests.conftest import MakeStorage

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from django_dualstorage.core.report import FileResult, Report
 from django_dualstorage.engine.pool import Pool, Stop
 from django_dualstorage.exceptions import S3Error, UnmovableError
-from django_dualstorage.journal import Kind
+from django_dualstorage.hints import Kind
 from django_dualstorage.operations.gate import RefusedError, demand_same_volume
 from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.protocol.reconcile import reconcile

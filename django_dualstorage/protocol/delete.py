@@ -8,7 +8,7 @@ from contextlib import suppress
 from django_dualstorage.core.phases import Policy
 from django_dualstorage.core.steps import Step
 from django_dualstorage.exceptions import S3Error, UnmovableError
-from django_dualstorage.journal import Kind
+from django_dualstorage.hints import Kind
 from django_dualstorage.protocol.home import bring_home_if_only_on_s3
 from django_dualstorage.protocol.operation import Operation, nothing_to_note
 from django_dualstorage.protocol.pair import Pair

@@ -7,7 +7,7 @@ from django_dualstorage.core.steps import Step
 from django_dualstorage.engine.boto import MIB
 from django_dualstorage.engine.objectstore import Body
 from django_dualstorage.exceptions import S3NotFoundError, S3TransientError, UnmovableError
-from django_dualstorage.journal import Kind
+from django_dualstorage.hints import Kind
 from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.sides.filesystem import Content
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django_dualstorage.core.steps import Step
-from django_dualstorage.journal import Kind
+from django_dualstorage.hints import Kind
 from django_dualstorage.locks import release
 from django_dualstorage.protocol.pair import Pair
 

@@ -21,7 +21,7 @@ from django_dualstorage.exceptions import (
     S3NotFoundError,
     UnmovableError,
 )
-from django_dualstorage.journal import HintRecord, Kind
+from django_dualstorage.hints import HintRecord, Kind
 from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.protocol.streams import CertifiedStream, S3Stream
 

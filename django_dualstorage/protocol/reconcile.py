@@ -28,7 +28,7 @@ from django_dualstorage.exceptions import (
     S3PreconditionError,
     UnmovableError,
 )
-from django_dualstorage.journal import DeadHint, Kind
+from django_dualstorage.hints import DeadHint, Kind
 from django_dualstorage.protocol.home import bring_home
 from django_dualstorage.protocol.operation import Operation
 from django_dualstorage.protocol.pair import Pair

@@ -15,7 +15,7 @@ from django_dualstorage.core.stamp import Stamp, next_mtime_ns
 from django_dualstorage.core.steps import Step
 from django_dualstorage.engine.objectstore import ALWAYS, Condition, Source
 from django_dualstorage.exceptions import NameTakenError, S3Error, S3PreconditionError, UnmovableError
-from django_dualstorage.journal import Kind
+from django_dualstorage.hints import Kind
 from django_dualstorage.protocol.home import bring_home_if_only_on_s3
 from django_dualstorage.protocol.operation import Operation, nothing_to_note
 from django_dualstorage.protocol.pair import Pair

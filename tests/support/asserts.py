@@ -15,7 +15,7 @@ from django_dualstorage.core.names import JOURNAL_DIR, is_staged
 from django_dualstorage.core.report import FileResult, Report
 from django_dualstorage.core.stamp import STAMP_KEY
 from django_dualstorage.engine.pool import Stop
-from django_dualstorage.journal import Kind
+from django_dualstorage.hints import Kind
 from django_dualstorage.operations.repair import repair
 from django_dualstorage.storage import DualWriteStorage
 from tests.support.endpoint import s3_client

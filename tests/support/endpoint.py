@@ -64,7 +64,7 @@ def s3_client(
     read_timeout: float = 20,
     config: Config | None = None,
 ) -> Any:
-    """A boto3 client that sends each request once unless told otherwise: a hidden retry would spoil a count on the wire.
+    """A boto3 client that sends each request once unless told otherwise: a hidden retry would spoil a count.
 
     Without an access key the requests are not signed.
     """

@@ -1,7 +1,7 @@
 """A wire that counts and breaks: a proxy between the code under test and a real S3 server.
 
 A mocked client can only fail in the ways its author thought of. Here the real client, its real connection pool and the
-real server meet real network faults: an answer that is lost, a request that lands minutes later, a body that ends early.
+real server meet real network faults: a lost answer, a request that lands minutes later, a body that ends early.
 Requests are passed on byte by byte, the Host header included, since the signature covers it. Nothing here needs pytest.
 """
 
@@ -238,7 +238,7 @@ class _Held:
 # --- HTTP/1.1 over sockets -----------------------------------------------------------------------------------------
 
 
-class _Gone(ConnectionError):
+class _GoneError(ConnectionError):
     """The other end closed the connection in the middle of a message."""
 
 
@@ -254,7 +254,7 @@ class _Wire:
     def _fill(self) -> None:
         piece = self.socket.recv(_PIECE)
         if not piece:
-            raise _Gone("the connection ended early")
+            raise _GoneError("the connection ended early")
         self._buffer += piece
 
     def until(self, mark: bytes) -> bytes:
@@ -365,7 +365,7 @@ def _body(wire: _Wire, head: _Head, *, until_close: bool = False) -> Iterator[tu
         while True:
             try:
                 piece = wire.some(_PIECE)
-            except _Gone:
+            except _GoneError:
                 return
             yield piece, True
 
@@ -484,7 +484,7 @@ class FaultProxy:
         status: int | None = None,
         when: Callable[[Request], bool] | None = None,
     ) -> list[Request]:
-        """The requests of a method, for a key (a regular expression or a function), with an answer, that fulfil ``when``."""
+        """The requests of a method, for a key (an expression or a function), answered so, that fulfil ``when``."""
         return [
             request
             for request in self.requests
@@ -616,7 +616,7 @@ class FaultProxy:
             stopping = self._stopping
         if stopping:
             self._close(wire)
-            raise _Gone("the proxy stops")
+            raise _GoneError("the proxy stops")
         return wire
 
     def _connect(self) -> _Wire:
@@ -698,7 +698,7 @@ class FaultProxy:
             if exchange.mercy.is_set():
                 return
             self._hanging.add(exchange.client)
-        with contextlib.suppress(_Gone):
+        with contextlib.suppress(_GoneError):
             while True:
                 exchange.client.some(_PIECE)
 
@@ -829,7 +829,7 @@ class FaultProxy:
 
 
 def _flip(body: Iterator[tuple[bytes, bool]], at_byte: int) -> Iterator[tuple[bytes, bool]]:
-    """Flip a bit of one byte of the payload. One piece is kept back: only its successor tells whether it was the last."""
+    """Flip a bit of one byte of the payload. One piece is kept back: only the next tells whether it was the last."""
     passed = 0
     flipped = False
     framing: list[bytes] = []

@@ -30,8 +30,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from .endpoint import new_bucket_name, s3_client
 
 HOST = "127.0.0.1"
-# SeaweedFS puts each gRPC port 10000 above the HTTP port and some of its parts know no other place. Both ranges lie below
-# the ports that Linux gives to outgoing connections, so that a client of another test can't take one in between.
+# SeaweedFS puts each gRPC port 10000 above the HTTP port and some of its parts know no other place. Both ranges lie
+# below the ports that Linux gives to outgoing connections, so that a client of another test can't take one in between.
 _HTTP_PORTS = range(11000, 22000)
 _GRPC_OFFSET = 10000
 _PARTS = ("master", "volume", "filer", "s3", "admin")

@@ -34,7 +34,8 @@ def package(tmp_path: Path) -> ModuleType:
         "    thread.join()\n"
     )
     spec = importlib.util.spec_from_file_location("steps", source)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -61,7 +62,8 @@ def test_an_exception_comes_back_as_its_traceback() -> None:
 
     result = run_in_child(fail)
     assert result.exit_code == 1
-    assert result.error is not None and "LookupError: nothing there" in result.error
+    assert result.error is not None
+    assert "LookupError: nothing there" in result.error
     with pytest.raises(RuntimeError, match="nothing there"):
         result.unwrap()
 
@@ -69,7 +71,8 @@ def test_an_exception_comes_back_as_its_traceback() -> None:
 def test_a_value_that_cannot_be_sent_is_an_error() -> None:
     result = run_in_child(threading.Lock)
     assert result.exit_code == 1
-    assert result.error is not None and "can't be sent" in result.error
+    assert result.error is not None
+    assert "can't be sent" in result.error
 
 
 @pytest.mark.parametrize(("code", "expected"), [(None, 0), (3, 3), ("a message", 1)])

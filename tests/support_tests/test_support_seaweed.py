@@ -124,7 +124,8 @@ def test_the_server_survives_the_thread_that_started_it_and_stop_leaves_nothing_
     starter.start()
     starter.join()
     directory, pid = server._directory, server.pid
-    assert directory is not None and pid is not None
+    assert directory is not None
+    assert pid is not None
     server.create_bucket()
     began = time.monotonic()
     server.stop()
