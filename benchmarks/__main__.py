@@ -22,7 +22,7 @@ _WIDTH = 112
 def main() -> int:
     """Measure and print. Times never decide the exit code: a machine may be as busy as it likes."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=30, metavar="N", help="blocks of each call (default: 30)")
+    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="blocks of each call (default: 20)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     options = parser.parse_args()
     results = []

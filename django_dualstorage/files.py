@@ -40,6 +40,7 @@ class StoredFile(File):  # type: ignore[type-arg]  # generic in the stubs only
     def __init__(self, mode: str, opener: Callable[[str], Opened]) -> None:
         """``opener(mode)`` opens the file, now and whenever it is opened again."""
         self._opener = opener
+        self._pid = os.getpid()
         self._finish: Callable[[], None] | None = None
         opened = opener(mode)
         super().__init__(opened.file, opened.name)
@@ -72,7 +73,8 @@ class StoredFile(File):  # type: ignore[type-arg]  # generic in the stubs only
 
     def __del__(self) -> None:
         # Python's own files write out what they hold when they are forgotten unclosed; so does this one.
-        if getattr(self, "_finish", None) is not None:
+        # Not in a forked child: the parent is still writing.
+        if getattr(self, "_finish", None) is not None and self._pid == os.getpid():
             self.close()
 
 

@@ -21,7 +21,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -143,11 +143,20 @@ class Journal:
         found = (read_hint(path) for path in self._paths_of(name))
         return [record for record in found if record is not None]
 
-    def names_with_dead_hints(self) -> Iterator[str]:
-        """Each name that repair has to look at, once."""
+    def names_with_dead_hints(self, on_damaged: Callable[[str, JournalError], None] | None = None) -> Iterator[str]:
+        """Each name that repair has to look at, once.
+
+        ``on_damaged`` hears of the path of a hint that says nothing; without it, raises JournalError.
+        """
         seen: set[str] = set()
         for path in self._all_hint_paths():
-            dead = read_if_dead(path)
+            try:
+                dead = read_if_dead(path)
+            except JournalError as error:
+                if on_damaged is None:
+                    raise
+                on_damaged(path, error)
+                continue
             if dead is not None and dead.record.name not in seen:
                 seen.add(dead.record.name)
                 yield dead.record.name
@@ -188,7 +197,7 @@ class Journal:
         return f"{self._hints}/{digest[0]}/{digest[1:]}-{op_id}"
 
     def _paths_of(self, name: str) -> list[str]:
-        if not self._exists:
+        if not self.exists:
             return []  # nobody has ever begun an operation here, and asking must not need permission to write
         folder, prefix = os.path.split(self._hint_path(name, ""))
         try:
@@ -197,7 +206,8 @@ class Journal:
             return []
 
     @property
-    def _exists(self) -> bool:
+    def exists(self) -> bool:
+        """Whether anybody has ever begun an operation here; asking makes nothing."""
         return "key" in self.__dict__ or os.path.exists(os.path.join(self.root, "key"))
 
     def _all_hint_paths(self) -> Iterator[str]:

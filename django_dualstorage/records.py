@@ -7,12 +7,14 @@ a failed query would break the caller's transaction.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -51,12 +53,14 @@ class Known:
 class Records:
     """The phase of one storage in this process: read at most every few seconds."""
 
-    def __init__(self, alias: str, pinned: Phase | None, volume_id: Callable[[], str]) -> None:
-        """``volume_id()`` is asked for when the process reports to the fleet, in phases that use the disk."""
+    def __init__(self, alias: str, pinned: Phase | None, volume_id: Callable[[], str] | None) -> None:
+        """``volume_id()`` is asked for when the process reports to the fleet, in phases that use the disk; None for a
+        storage that does not report.
+        """
         self._alias = alias
         self._pinned = pinned
         self._volume_id = volume_id
-        self._lock = threading.Lock()
+        self._lock, self._lock_pid = threading.Lock(), os.getpid()
         self._known: Known | None = None
         self._read_at = 0.0
         self._reported: tuple[Phase, int] | None = None
@@ -71,6 +75,9 @@ class Records:
         known = self._known
         if known is not None and time.monotonic() - self._read_at < setting("PHASE_TTL"):
             return known
+        if self._lock_pid != os.getpid():
+            # Another thread of the parent may have held it at the fork, and nobody would ever release it here.
+            self._lock, self._lock_pid = threading.Lock(), os.getpid()
         # Whoever finds the answer old asks anew; the others go by the old one meanwhile.
         if known is not None and not self._lock.acquire(blocking=False):
             return known
@@ -78,7 +85,7 @@ class Records:
             self._lock.acquire()
         try:
             if self._known is None or time.monotonic() - self._read_at >= setting("PHASE_TTL"):
-                self._known = self._refreshed()
+                self._known = _outside_of_the_event_loop(self._refreshed)
                 self._read_at = time.monotonic()
             return self._known
         finally:
@@ -119,6 +126,8 @@ class Records:
         due = time.monotonic() - self._reported_at >= setting("REPORT_INTERVAL")
         if self._reported == (phase, os.getpid()) and not due:
             return
+        if self._volume_id is None:
+            return
         try:
             volume = self._volume_id() if phase is not Phase.S3 else ""
             _write_report(connection, self._alias, phase, volume)
@@ -127,6 +136,18 @@ class Records:
         else:
             self._reported = (phase, os.getpid())
         self._reported_at = time.monotonic()
+
+
+def _outside_of_the_event_loop(ask: Callable[[], Known]) -> Known:
+    """Django refuses the database to a thread that runs an event loop, but ``url()`` is called there: the question,
+    of about a millisecond, is asked by another thread then.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return ask()
+    with ThreadPoolExecutor(1, thread_name_prefix="dualstorage-phase") as pool:
+        return pool.submit(ask).result()
 
 
 @contextmanager
@@ -140,9 +161,13 @@ def own_connection() -> Iterator[BaseDatabaseWrapper]:
         yield shared
         return
     connection = shared.copy()
+    options = dict(connection.settings_dict["OPTIONS"])
+    # A pool is known by the alias: it would hand us the connections that the requests are waiting for.
+    options.pop("pool", None)
     if connection.vendor == "sqlite":
         # The caller's own transaction may hold the write lock: waiting for it would be waiting for ourselves.
-        connection.settings_dict["OPTIONS"] = {**connection.settings_dict["OPTIONS"], "timeout": 0.1}
+        options["timeout"] = 0.1
+    connection.settings_dict["OPTIONS"] = options
     try:
         yield connection
     finally:

@@ -24,6 +24,8 @@ from django_dualstorage.sides.capabilities import Capabilities
 from django_dualstorage.sides.filesystem import FilesystemSide
 from django_dualstorage.sides.s3 import S3Side
 
+DEFAULT_ALIAS = "default"
+
 
 class WiredStorage(FileSystemStorage):
     """What a dual storage is made of. Building one touches neither the disk, nor S3, nor the database.
@@ -43,7 +45,9 @@ class WiredStorage(FileSystemStorage):
         """Raises ConfigurationError for an unknown option or an unusable value."""
         # FileSystemStorage knows allow_overwrite since Django 5.1 only.
         super().__init__(location, base_url, file_permissions_mode, directory_permissions_mode)
-        self._allow_overwrite = allow_overwrite
+        # Before that, a subclass said so by the flags that files are opened with.
+        flags = getattr(self, "OS_OPEN_FLAGS", os.O_EXCL)
+        self._allow_overwrite = allow_overwrite or not flags & os.O_EXCL
         self._given = options
         self._options: conf.Options | None = conf.resolve(options)
         # Django has put the arguments here for deconstruct(), from where they go into migrations and pickles.
@@ -78,11 +82,14 @@ class WiredStorage(FileSystemStorage):
         return options
 
     @functools.cached_property
-    def alias(self) -> str:
-        """The key of this storage in STORAGES, under which the database knows it; ``default`` if it is not there."""
+    def alias(self) -> str | None:
+        """The key in STORAGES under which the database knows this storage; None if it has none.
+
+        Such a storage goes by the phase of ``default``, but what backfill found out about that says nothing of it.
+        """
         if self._given.get("alias"):
             return str(self._given["alias"])
-        return _alias_of(type(self), self._constructor_args[1]) or "default"
+        return _alias_of(type(self), self._constructor_args[1])
 
     @property
     def root(self) -> str:
@@ -102,17 +109,21 @@ class WiredStorage(FileSystemStorage):
     def records(self) -> Records:
         """This storage's phase in the database."""
         if self._records is None:
-            self._records = Records(self.alias, self.options.phase, self._volume_id)
+            reports = None if self.alias is None else lambda: self.volume_id
+            self._records = Records(self.alias or DEFAULT_ALIAS, self.options.phase, reports)
         return self._records
 
-    def _volume_id(self) -> str:
-        """The id of the volume, empty while MEDIA_ROOT is not there: reporting must not make a folder in its place."""
-        return self.pair.journal.volume_id if os.path.isdir(self.root) else ""
+    @property
+    def volume_id(self) -> str:
+        """The id of the volume, empty while it has none: looking and reporting must not make a folder."""
+        journal = self.pair.journal
+        return journal.volume_id if journal.exists else ""
 
     @property
     def known(self) -> Known:
         """The phase and what belongs to it, as this process knows it. Raises PhaseUnknownError."""
-        return self.records.known()
+        known = self.records.known()
+        return known if self.alias is not None else Known(known.phase)
 
     @property
     def policy(self) -> Policy:

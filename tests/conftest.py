@@ -115,7 +115,9 @@ def make_proxied(make_storage: MakeStorage, proxy: FaultProxy) -> MakeStorage:
 
 
 @pytest.fixture
-def default_options(settings: Settings, media_root: Path, s3_options: dict[str, Any]) -> dict[str, Any]:
+def default_options(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, media_root: Path, s3_options: dict[str, Any]
+) -> dict[str, Any]:
     """OPTIONS of the default storage; a test changes them before it first uses the storage."""
     options: dict[str, Any] = {"location": str(media_root), "provider": "seaweedfs", "phase": "dual", "s3": s3_options}
     settings.STORAGES = {
@@ -123,6 +125,8 @@ def default_options(settings: Settings, media_root: Path, s3_options: dict[str, 
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
         "broken": {"BACKEND": "nowhere.Storage"},
     }
+    # Django 4.2 drops the OPTIONS of the default storage where STORAGES is overridden.
+    monkeypatch.setitem(storages.__dict__, "backends", settings.STORAGES)
     return options
 
 

@@ -68,7 +68,7 @@ def _lacks_migrations(alias: str) -> bool:
 
 
 def _state_of(dual: Dual) -> Iterator[CheckMessage]:
-    recorded = records.recorded_phase(dual.storage.alias)
+    recorded = records.recorded_phase(dual.alias)
     pinned = dual.storage.options.phase
     if pinned is not None and recorded is not None and pinned is not recorded:
         yield message(
@@ -82,7 +82,7 @@ def _state_of(dual: Dual) -> Iterator[CheckMessage]:
 
 
 def _volumes(dual: Dual, phase: Phase) -> Iterator[CheckMessage]:
-    volumes = records.separate_volumes(dual.storage.alias)
+    volumes = records.separate_volumes(dual.alias)
     if len(volumes) > 1 and policy_of(phase).local_truth:
         shown = "; ".join(f"{volume}: {', '.join(sorted(hosts))}" for volume, hosts in sorted(volumes.items()))
         yield message(

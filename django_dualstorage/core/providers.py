@@ -29,7 +29,7 @@ PROVIDERS: Final = {
         Provider("aws", refuses_acl=True),
         Provider("digitalocean", checksum="md5", endpoint="https://{region}.digitaloceanspaces.com"),
         Provider("minio", addressing="path"),
-        Provider("r2", refuses_acl=True),
+        Provider("r2", checksum="md5", refuses_acl=True),
         Provider("b2", checksum="md5", endpoint="https://s3.{region}.backblazeb2.com"),
         Provider("seaweedfs", addressing="path"),
         Provider("ceph", checksum="md5", addressing="path"),

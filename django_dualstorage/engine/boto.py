@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -28,6 +29,7 @@ from botocore.exceptions import (
 from botocore.exceptions import (
     ConnectionError as UnconnectedError,
 )
+from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from django_dualstorage.core.objects import ListedObject, ObjectInfo, Written
@@ -51,6 +53,7 @@ PART_SIZE: Final = 8 * MIB
 MULTIPART_THRESHOLD: Final = 16 * MIB
 _PART_THREADS: Final = 3
 
+_SSE_C: Final = ("SSECustomerAlgorithm", "SSECustomerKey", "SSECustomerKeyMD5")
 _THROTTLES: Final = frozenset({"SlowDown", "RequestTimeout", "Throttling", "TooManyRequests", "RequestLimitExceeded"})
 _NOT_SENT: Final = (
     NoCredentialsError,
@@ -107,11 +110,9 @@ class BotoStore:
             "put_object",
             key,
             Body=body,
-            **self._digest(body),
-            **_conditions(condition),
-            **self._fitting("PutObject", parameters),
+            **{**self._fitting("PutObject", parameters), **self._digest(body), **_conditions(condition)},
         )
-        return _written(answer)
+        return _written(key, answer, answer)
 
     def _put_in_parts(
         self, key: str, source: Source, parameters: Mapping[str, Any], condition: Condition, sending: Callable[[], None]
@@ -155,7 +156,7 @@ class BotoStore:
         except BaseException:
             self._abort(key, upload_id)
             raise
-        return _written(answer)
+        return _written(key, answer, answer)
 
     def _abort(self, key: str, upload_id: str) -> None:
         try:
@@ -171,10 +172,16 @@ class BotoStore:
     def delete(self, key: str, condition: Condition = ALWAYS, *, sending: Callable[[], None]) -> Written:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
         sending()
-        return _written(self._call("delete_object", key, **_conditions(condition), **self._fitting("DeleteObject", {})))
+        answer = self._call("delete_object", key, **_conditions(condition), **self._fitting("DeleteObject", {}))
+        return Written(_is_clean(answer))
 
     def restamp(self, info: ObjectInfo, parameters: Mapping[str, Any], *, sending: Callable[[], None]) -> Written:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
+        copied = self._fitting("CopyObject", parameters)
+        if "Tagging" in copied:
+            copied["TaggingDirective"] = "REPLACE"
+        # An object encrypted with the site's own key (SSE-C) can only be read with it, be it by a copy.
+        copied.update({f"CopySource{name}": value for name, value in self._common.items() if name in _SSE_C})
         sending()
         answer = self._call(
             "copy_object",
@@ -182,9 +189,9 @@ class BotoStore:
             CopySource={"Bucket": self._bucket, "Key": info.key},
             CopySourceIfMatch=info.etag,
             MetadataDirective="REPLACE",
-            **self._fitting("CopyObject", parameters),
+            **copied,
         )
-        return _written(answer)
+        return _written(info.key, answer, answer.get("CopyObjectResult", {}))
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -196,7 +203,17 @@ class BotoStore:
         if etag is not None:
             parameters["IfMatch"] = etag
         answer = self._call("get_object", key, **parameters)
-        return _BotoBody(_info(key, answer), answer["Body"])
+        try:
+            info = _info(key, answer)
+            # Some servers and proxies answer as if they had not been asked for a part, or for a version.
+            if start and not str(answer.get("ContentRange", "")).startswith(f"bytes {start}-"):
+                raise S3TransientError(f"S3 was asked for {key} from byte {start} and answered with something else")
+            if etag is not None and info.etag != etag:
+                raise S3PreconditionError(f"S3 was asked for the version {etag} of {key} and answered with another")
+        except S3Error:
+            answer["Body"].close()
+            raise
+        return _BotoBody(info, answer["Body"])
 
     def head(self, key: str) -> ObjectInfo | None:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
@@ -216,15 +233,15 @@ class BotoStore:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
         for page in self._pages(Prefix=prefix):
             for entry in page.get("Contents", ()):
-                yield ListedObject(unquote_plus(entry["Key"]), entry["Size"], entry["ETag"])
+                yield ListedObject(_decoded(page, entry["Key"]), entry["Size"], entry["ETag"])
 
     def list_folder(self, prefix: str) -> tuple[list[str], list[str]]:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
         folders: list[str] = []
         keys: list[str] = []
         for page in self._pages(Prefix=prefix, Delimiter="/"):
-            folders += [unquote_plus(entry["Prefix"]) for entry in page.get("CommonPrefixes", ())]
-            keys += [unquote_plus(entry["Key"]) for entry in page.get("Contents", ())]
+            folders += [_decoded(page, entry["Prefix"]) for entry in page.get("CommonPrefixes", ())]
+            keys += [_decoded(page, entry["Key"]) for entry in page.get("Contents", ())]
         return folders, keys
 
     def _pages(self, **parameters: Any) -> Iterator[dict[str, Any]]:
@@ -245,20 +262,26 @@ class BotoStore:
             parameters["Key"] = key
         try:
             return cast("dict[str, Any]", getattr(self._client, operation)(Bucket=self._bucket, **parameters))
-        except (ClientError, BotoCoreError, HTTPError, OSError) as error:
+        except (ClientError, BotoCoreError, HTTPError, ResponseParserError, OSError) as error:
             raise translated(error, operation, key or f"the bucket {self._bucket}") from error
 
     def _fitting(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters that this API operation knows, those common to all requests included."""
         shape = self._client.meta.service_model.operation_model(operation).input_shape
         known = shape.members if shape is not None else {}
-        return {name: value for name, value in {**self._common, **parameters}.items() if name in known}
+        return {
+            name: value
+            for name, value in {**self._common, **parameters}.items()
+            if name in known and name != "ChecksumAlgorithm"  # ours is the one that goes with the checksum sent
+        }
 
     def _digest(self, body: bytes) -> dict[str, str]:
         if self._checksum == "md5":
             md5 = hashlib.md5(body, usedforsecurity=False).digest()
             return {"ContentMD5": base64.b64encode(md5).decode()}
-        return {"ChecksumAlgorithm": "CRC32"}
+        # As a header of our own: left to the client library it becomes a trailer of a chunked body, which several
+        # servers refuse.
+        return {"ChecksumCRC32": base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()}
 
 
 class _BotoBody:
@@ -288,7 +311,7 @@ def translated(error: Exception, operation: str, what: str) -> S3Error:
             kind = S3NotFoundError
         elif status == 412 or code == "PreconditionFailed":
             kind = S3PreconditionError
-        elif status >= 500 or status in {408, 409, 429} or code in _THROTTLES:
+        elif (status >= 500 and status != 501) or status in {408, 409, 429} or code in _THROTTLES:
             kind = S3TransientError
         retried = bool(error.response.get("ResponseMetadata", {}).get("RetryAttempts"))
         return kind(message, code=code, status=status, retried=retried)
@@ -306,13 +329,27 @@ def _never_connected(error: Exception) -> bool:
     return type(error).__name__ == "EndpointConnectionError"
 
 
-def _written(answer: Mapping[str, Any]) -> Written:
+def _is_clean(answer: Mapping[str, Any]) -> bool:
     meta = answer["ResponseMetadata"]
-    clean = not meta.get("RetryAttempts") and 200 <= meta["HTTPStatusCode"] < 300
-    return Written(clean, str(answer.get("ETag", "")))
+    return not meta.get("RetryAttempts") and 200 <= meta["HTTPStatusCode"] < 300
+
+
+def _written(key: str, answer: Mapping[str, Any], result: Mapping[str, Any]) -> Written:
+    """Raises S3TransientError for a success without an ETag, such as a proxy's page for humans: nobody wrote it."""
+    if not result.get("ETag"):
+        raise S3TransientError(f"The answer to writing {key} has no ETag, so it is not S3's; look at proxies between")
+    return Written(_is_clean(answer), str(result["ETag"]))
+
+
+def _decoded(page: Mapping[str, Any], text: str) -> str:
+    """A key of a listing; encoded only if the server says that it did as it was asked."""
+    return unquote_plus(text) if page.get("EncodingType") == "url" else text
 
 
 def _info(key: str, answer: Mapping[str, Any]) -> ObjectInfo:
+    """Raises S3TransientError for an answer that is not S3's."""
+    if not answer.get("ETag") or "LastModified" not in answer or "ContentLength" not in answer:
+        raise S3TransientError(f"The answer to reading {key} has no ETag, so it is not S3's; look at proxies between")
     size = answer["ContentLength"]
     if content_range := answer.get("ContentRange"):
         size = int(content_range.rpartition("/")[2])

@@ -55,8 +55,11 @@ class CircuitBreaker:
     def _wait_for_s3(self) -> None:
         while True:
             time.sleep(self._interval)
-            if self._probe():
-                break
+            try:
+                if self._probe():
+                    break
+            except Exception:  # this thread is the only one that can close the breaker again
+                logger.exception("Asking S3 whether it is back failed; asking again.")
         with self._lock:
             self._failed = 0
             self._open = False

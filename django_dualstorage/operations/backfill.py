@@ -14,11 +14,12 @@ from django_dualstorage.core.report import FileResult, Outcome, Report
 from django_dualstorage.core.stamp import Stamp
 from django_dualstorage.engine.pool import Pool, Stop
 from django_dualstorage.exceptions import S3Error, UnmovableError
-from django_dualstorage.operations.gate import RefusedError, demand_local_truth, demand_same_volume
+from django_dualstorage.operations.gate import RefusedError, demand_local_truth, demand_s3, demand_same_volume
 from django_dualstorage.operations.probe import probe
 from django_dualstorage.protocol.reconcile import adoptable, reconcile
 from django_dualstorage.sides.walk import walk
 from django_dualstorage.storage import DualWriteStorage
+from django_dualstorage.wiring import DEFAULT_ALIAS
 
 logger = logging.getLogger("django_dualstorage.backfill")
 
@@ -48,7 +49,6 @@ class Backfill:
     ) -> None:
         self._storage = storage
         self._pair = storage.pair
-        self._policy = storage.policy
         self._prefix = prefix
         self._workers = workers
         self._dry_run = dry_run
@@ -60,7 +60,7 @@ class Backfill:
         Running it again does only what is left. Raises RefusedError, S3Error if S3 cannot be used at all,
         JournalError, FileNotFoundError if MEDIA_ROOT is not there.
         """
-        demand_local_truth(self._storage, "backfill")
+        self._demand_sense()
         demand_same_volume(self._storage)
         if not self._dry_run and not self._prefix:
             records.demand_tables()
@@ -86,11 +86,16 @@ class Backfill:
             self._record(report)
         return report
 
+    def _demand_sense(self) -> None:
+        """A run takes hours, and the phase may change meanwhile: over an S3 that is the truth nothing is copied."""
+        demand_local_truth(self._storage, "backfill")
+        demand_s3(self._storage)
+
     def _record(self, report: Report) -> None:
         records.set_certified(
-            self._storage.alias,
+            self._storage.alias or DEFAULT_ALIAS,
             complete=report.complete,
-            phase=self._policy.phase,
+            phase=self._storage.policy.phase,
             volume_id=self._pair.journal.volume_id,
         )
         self._storage.records.forget()
@@ -104,6 +109,7 @@ class Backfill:
         found, listed = item
         if isinstance(found, FileResult):
             return found
+        self._demand_sense()
         try:
             if listed is not None and (certified := self._certified(found)):
                 return certified
@@ -113,7 +119,7 @@ class Backfill:
             return FileResult(found, Outcome(error.reason), detail=str(error))
         self._let_settle(found)
         return reconcile(
-            self._pair, self._policy, found, now=self._clock(), missing_on_s3=listed is None, expected=True
+            self._pair, self._storage.policy, found, now=self._clock(), missing_on_s3=listed is None, expected=True
         )
 
     def _certified(self, name: str) -> FileResult | None:

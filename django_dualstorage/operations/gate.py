@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import os
 
-from django_dualstorage.exceptions import DualStorageError
+from django_dualstorage.exceptions import DualStorageError, S3UnavailableError
 from django_dualstorage.storage import DualWriteStorage
+
+
+def demand_s3(storage: DualWriteStorage) -> None:
+    """End a run over many files when S3 has failed repeatedly, rather than let each file wait for its time-out."""
+    if storage.pair.s3.looks_dead:
+        raise S3UnavailableError(
+            "S3 has failed repeatedly. Run the command again when it answers; it does what is left."
+        )
 
 
 class RefusedError(DualStorageError):
@@ -20,10 +28,10 @@ def demand_same_volume(storage: DualWriteStorage) -> None:
     if not os.path.isdir(storage.root):
         raise FileNotFoundError(f"MEDIA_ROOT {storage.root} is not a folder. Is its volume mounted?")
     recorded = storage.known.volume_id
-    here = storage.pair.journal.volume_id
+    here = storage.volume_id
     if recorded and recorded != here:
         raise RefusedError(
-            f"MEDIA_ROOT {storage.root} has volume id {here}, but this site's files lie on volume {recorded}. "
+            f"MEDIA_ROOT {storage.root} has volume id {here or 'none'}, but this site's files lie on volume {recorded}. "
             "Is the volume mounted? If MEDIA_ROOT has moved for good, clear volume_id of the row "
             f"{storage.alias!r} in dualstorage_storagestate."
         )

@@ -55,10 +55,8 @@ def _refuses(store: ObjectStore, key: str, source: Source, condition: Condition)
         store.put(key, source, {}, condition, sending=_nothing)
     except S3PreconditionError:
         return True
-    except S3TransientError as error:
-        if error.status != 501:
-            raise  # a bad moment, which says nothing about the header
-        return False
+    except S3TransientError:
+        raise  # a bad moment, which says nothing about the header
     except S3Error:
         return False  # an error of another kind: it does not know the header
     return False

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from django_dualstorage.core.report import FileResult, Report
+from django_dualstorage.core.report import FileResult, Outcome, Report
 from django_dualstorage.engine.pool import Pool, Stop
-from django_dualstorage.exceptions import S3Error, UnmovableError
+from django_dualstorage.exceptions import JournalError, S3Error, UnmovableError
 from django_dualstorage.hints import Kind
-from django_dualstorage.operations.gate import RefusedError, demand_same_volume
+from django_dualstorage.operations.gate import RefusedError, demand_s3, demand_same_volume
 from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.protocol.reconcile import reconcile
 from django_dualstorage.sides.walk import walk
@@ -40,12 +40,19 @@ def repair(
     pair, policy = storage.pair, storage.policy
     pair.journal.sweep()
     report = Report()
-    names = list(pair.journal.names_with_dead_hints())
+
+    def on_damaged(path: str, error: JournalError) -> None:
+        damaged = FileResult(path, Outcome.FAILED, detail=str(error))
+        report.add(damaged)
+        on_result(damaged)
+
+    names = list(pair.journal.names_with_dead_hints(on_damaged))
     if policy.local_truth and not force:
         _brake(storage, names)
 
     def reconciled(name: str) -> FileResult:
-        return reconcile(pair, policy, name, now=clock())
+        demand_s3(storage)
+        return reconcile(pair, storage.policy, name, now=clock())
 
     for result in Pool(reconciled, workers, stop).run(names):
         report.add(result)

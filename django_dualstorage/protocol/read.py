@@ -65,7 +65,8 @@ def stat_s3_only(pair: Pair, name: str) -> ObjectInfo | None:
     """
     for _ in range(_LOOKS):
         began = time.monotonic()
-        if _being_deleted(pair.journal.hints_of(name)):
+        hints = pair.journal.hints_of(name)
+        if _being_deleted(hints):
             return None
         try:
             info = pair.s3.head(name, patient=False)
@@ -76,7 +77,7 @@ def stat_s3_only(pair: Pair, name: str) -> ObjectInfo | None:
         if info is None or pair.local.exists(name):
             return None
         if time.monotonic() - began < pair.grace / 2:
-            return None if _is_remnant(pair, name, info) else info
+            return None if _is_remnant(pair, name, info, hints) else info
     return None
 
 
@@ -86,7 +87,8 @@ def _open_s3_only(pair: Pair, name: str) -> Body | None:
     Raises FileNotFoundError if the name counts as absent, NotOnDiskError if S3 cannot be asked.
     """
     began = time.monotonic()
-    if _being_deleted(pair.journal.hints_of(name)):
+    hints = pair.journal.hints_of(name)
+    if _being_deleted(hints):
         raise _absent(pair, name)
     try:
         body = pair.s3.get(name, patient=False)
@@ -99,14 +101,17 @@ def _open_s3_only(pair: Pair, name: str) -> Body | None:
     if pair.local.exists(name) or time.monotonic() - began >= pair.grace / 2:
         body.close()
         return None
-    if _is_remnant(pair, name, body.info):
+    if _is_remnant(pair, name, body.info, hints):
         body.close()
         raise _absent(pair, name)
     return body
 
 
-def _is_remnant(pair: Pair, name: str, info: ObjectInfo) -> bool:
-    hints = pair.journal.hints_of(name)
+def _is_remnant(pair: Pair, name: str, info: ObjectInfo, before: list[HintRecord]) -> bool:
+    """By the hints of now and those ``before`` the answer: a repair may have done its work in between, and then what
+    we hold is what it has removed.
+    """
+    hints = before + pair.journal.hints_of(name)
     return is_remnant(info, deleted=_being_deleted(hints), own_ops={hint.op_id for hint in hints})
 
 
@@ -117,7 +122,7 @@ def _being_deleted(hints: list[HintRecord]) -> bool:
 def _certified_or_local(
     pair: Pair, policy: Policy, name: str, file: BinaryIO, version: Stamp
 ) -> BinaryIO | io.RawIOBase:
-    if pair.s3.breaker.is_open or not _versions_are_unique(pair):
+    if pair.s3.looks_dead or not _versions_are_unique(pair):
         pair.counters["read.local"] += 1
         return file
     try:
@@ -153,8 +158,12 @@ def _versions_are_unique(pair: Pair) -> bool:
 
 def _fallback(pair: Pair, policy: Policy, name: str, file: BinaryIO, why: str) -> BinaryIO:
     pair.counters[f"read.fallback.{why}"] += 1
-    if pair.read_repair and why != "error" and not pair.journal.has_hint(name):
-        pair.journal.announce(Kind.READ, name, phase=policy.phase.value).leave()
+    if pair.read_repair and why != "error":
+        try:
+            if not pair.journal.has_hint(name):
+                pair.journal.announce(Kind.READ, name, phase=policy.phase.value).leave()
+        except JournalError as error:
+            logger.warning("%s is read, but not noted for repair: %s", name, error)
     return file
 
 

@@ -137,8 +137,6 @@ class _Reconciliation:
         known = missing_on_s3 and not hints
         for tries_left in reversed(range(_TRIES)):
             with self._local_file() as (file, local):
-                if local is None and expected:
-                    return FileResult(self.name, Outcome.VANISHED, detail="was deleted while the command ran")
                 remote = None if known else self._remote(local)
                 action = reconcile_action(
                     local,
@@ -163,6 +161,8 @@ class _Reconciliation:
                     continue
                 if action is Action.NOTHING and local is not None:
                     self.operation.settled = self.clean  # an attempt before this one may have left it open
+            if expected and local is None and action is Action.NOTHING:
+                return FileResult(self.name, Outcome.VANISHED, detail="was deleted while the command ran")
             return FileResult(self.name, _outcome(action, local), local.size if local else 0)
         raise AssertionError("unreachable")
 

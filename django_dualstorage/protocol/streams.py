@@ -83,7 +83,8 @@ class CertifiedStream(_Stream):
         self._on_break = on_break
 
     def fileno(self) -> int:
-        """The local descriptor: the same bytes, for ``sendfile`` and ``fstat``."""
+        """The local descriptor, at the same place in the same bytes, for ``sendfile`` and ``fstat``."""
+        os.lseek(self._local.fileno(), self._position, os.SEEK_SET)
         return self._local.fileno()
 
     def _read_at(self, position: int, size: int) -> bytes:

@@ -37,7 +37,10 @@ class Content:
 class StagedFile:
     """A complete new version beside its final name, invisible until :meth:`create` or :meth:`replace`."""
 
-    def __init__(self, side: FilesystemSide, path: str, target: str, fd: int, moved_from: str | None) -> None:
+    def __init__(
+        self, side: FilesystemSide, path: str, target: str, fd: int, upload: str | None = None, *, moved: bool = False
+    ) -> None:
+        """``upload`` is the file that the bytes came from, if they came from one: ``moved`` here, or copied."""
         # Who looks for forgotten files must not take one that is uploaded for hours for one of them.
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -45,7 +48,8 @@ class StagedFile:
         self._path = path
         self._target = target
         self._fd = fd
-        self._moved_from = moved_from
+        self._upload = upload
+        self._moved = moved
         self._gone = False
 
     def move_to(self, name: str, op_id: str) -> None:
@@ -99,6 +103,8 @@ class StagedFile:
 
     def _committed(self) -> None:
         self._gone = True
+        if self._upload is not None and not self._moved:
+            os.unlink(self._upload)
         self._side.settle_folder(os.path.dirname(self._target))
 
     def __enter__(self) -> Self:
@@ -108,11 +114,11 @@ class StagedFile:
         self.discard()
 
     def discard(self) -> None:
-        """Drop it, if it was not committed; an upload that was moved here goes back where it came from."""
+        """Drop it, if it was not committed; an upload is then where it was before, so that it can be saved again."""
         if not self._gone:
             self._gone = True
-            if self._moved_from is not None:
-                os.rename(self._path, self._moved_from)
+            if self._upload is not None and self._moved:
+                os.rename(self._path, self._upload)
             else:
                 os.unlink(self._path)
         os.close(self._fd)
@@ -194,9 +200,8 @@ class FilesystemSide:
         path = os.path.join(folder, staged_name(op_id, purpose))
         if content.path is not None:
             self.make_folder(folder)
-            moved = _move(content.path, path)
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            staged = StagedFile(self, path, target, fd, content.path if moved else None)
+            fd, moved = _move(content.path, path)
+            staged = StagedFile(self, path, target, fd, content.path, moved=moved)
         else:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             try:
@@ -204,7 +209,7 @@ class FilesystemSide:
             except (FileNotFoundError, NotADirectoryError):
                 self.make_folder(folder)
                 fd = os.open(path, flags, 0o666)
-            staged = StagedFile(self, path, target, fd, None)
+            staged = StagedFile(self, path, target, fd)
             try:
                 for chunk in content.chunks:
                     write_all(fd, chunk.encode() if isinstance(chunk, str) else chunk)
@@ -296,19 +301,24 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _move(source: str, target: str) -> bool:
-    """Move, or copy and remove where the two are on different filesystems; whether it was a plain move."""
+def _move(source: str, target: str) -> tuple[int, bool]:
+    """Move, or copy where the two are on different filesystems: the open file, and whether it was moved."""
     try:
         os.rename(source, target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        try:
+        moved = False
+    else:
+        moved = True
+    try:
+        if not moved:
             shutil.copyfile(source, target)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
+        return os.open(target, os.O_RDWR | os.O_CLOEXEC), moved
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            if moved:
+                os.rename(target, source)
+            else:
                 os.unlink(target)
-            raise
-        os.unlink(source)
-        return False
-    return True
+        raise

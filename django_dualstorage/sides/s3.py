@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError
 
 from django_dualstorage.core import sigv4
 from django_dualstorage.core.names import key_of, name_of, why_not_on_s3
 from django_dualstorage.core.objects import ListedObject, ObjectInfo, Written
 from django_dualstorage.core.providers import Provider
 from django_dualstorage.core.stamp import Stamp, stamp_metadata
-from django_dualstorage.engine.boto import BotoStore
+from django_dualstorage.engine.boto import BotoStore, translated
 from django_dualstorage.engine.breaker import CircuitBreaker
 from django_dualstorage.engine.objectstore import ALWAYS, Body, Condition, ObjectStore, Source
 from django_dualstorage.exceptions import S3Error, S3TransientError, S3UnavailableError, UnmovableError
@@ -107,7 +108,7 @@ class S3Side:
         self._timing = timing
         self._conditional = conditional
         self._makes_plain_urls = makes_plain_urls
-        self._lock = threading.Lock()
+        self._lock, self._lock_pid = threading.Lock(), os.getpid()
         self._live: _Live | None = None
 
     # -- who we talk to --------------------------------------------------------------------------------------------
@@ -116,11 +117,21 @@ class S3Side:
         """The client of this process. A fork must not share its parent's connections, nor its breaker's thread."""
         live = self._live
         if live is None or live.pid != os.getpid():
+            if self._lock_pid != os.getpid():
+                # Another thread of the parent may have held it at the fork, and nobody would ever release it here.
+                self._lock, self._lock_pid = threading.Lock(), os.getpid()
             with self._lock:
                 live = self._live
                 if live is None or live.pid != os.getpid():
-                    live = self._live = _Live.connect(self._configure(), self._provider, self._timing)
+                    live = self._live = self._new_connection()
         return live
+
+    def _new_connection(self) -> _Live:
+        configuration = self._configure()
+        try:
+            return _Live.connect(configuration, self._provider, self._timing)
+        except BotoCoreError as error:
+            raise translated(error, "connecting", f"the bucket {configuration.bucket_name}") from error
 
     @property
     def configuration(self) -> S3Configuration:
@@ -172,8 +183,10 @@ class S3Side:
         except S3TransientError:
             live.breaker.failed()
             raise
-        except S3Error:
+        except S3Error as error:
             live.breaker.succeeded()
+            if error.code == "NoCredentialsError":
+                self._live = None  # a role's credentials may be there the next time
             raise
         live.breaker.succeeded()
 

@@ -106,6 +106,8 @@ class Design:
     raises: bool = False
     #: An operation that raised has changed nothing that a reader may see.
     raising_is_void: bool = False
+    #: A create never happens over a file, nor over one that only S3 has.
+    creates_are_exclusive: bool = True
     #: Only the creator of a shared marker may remove it.
     sticky: bool = False
     #: A 200 that took an SDK retry is not a clean answer.

@@ -93,7 +93,8 @@ class Mutator(Operation):
             yield from self.dying(world, local)
             return
         at = _At(*local)
-        begun = (self._event(What.CREATE if self.exclusive else What.WRITE),) if at == self.start else ()
+        claims = self.exclusive and self.design.creates_are_exclusive
+        begun = (self._event(What.CREATE if claims else What.WRITE),) if at == self.start else ()
         if at.pc == len(self.program):  # only the hint is left to remove
             yield self._end(world, f"{self.name}: forgets its hint", at, begun)
             return

@@ -167,6 +167,8 @@ S3_ONLY: Final = (
 def play(design: Design, scenario: Scenario, level: Level, *, until: Bad = EVERYTHING) -> Result:
     """Search one scenario in which every process has one design."""
     faults = level.faults
+    if scenario.local == ABSENT != scenario.s3 and faults.mutations and not design.raises:
+        design = replace(design, creates_are_exclusive=False)  # S3 may not answer whether it has the name: see LIMITS
     cast = [(design, role) for role in scenario.roles]
     case = Case(
         design,
