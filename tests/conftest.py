@@ -96,8 +96,14 @@ def s3_options(seaweed: SeaweedServer, seaweed_bucket: str, prefix: str) -> dict
 def make_storage(media_root: Path, s3_options: dict[str, Any]) -> MakeStorage:
     """``make_storage(phase, **options)``: a storage on ``media_root`` and SeaweedFS; ``s3`` adds to its options."""
 
-    def make(phase: str = "dual", *, s3: dict[str, Any] | None = None, **options: Any) -> DualWriteStorage:
-        options = {"location": media_root, "base_url": "/media/", "provider": "seaweedfs", **options}
+    def make(phase: str | None = "dual", *, s3: dict[str, Any] | None = None, **options: Any) -> DualWriteStorage:
+        options = {
+            "location": media_root,
+            "base_url": "/media/",
+            "provider": "seaweedfs",
+            "alias": "default",
+            **options,
+        }
         return DualWriteStorage(phase=phase, s3={**s3_options, **(s3 or {})}, **options)
 
     return make
@@ -107,7 +113,7 @@ def make_storage(media_root: Path, s3_options: dict[str, Any]) -> MakeStorage:
 def make_proxied(make_storage: MakeStorage, proxy: FaultProxy) -> MakeStorage:
     """The same over the proxy, impatient so that tests of silence are quick."""
 
-    def make(phase: str = "dual", *, s3: dict[str, Any] | None = None, **options: Any) -> DualWriteStorage:
+    def make(phase: str | None = "dual", *, s3: dict[str, Any] | None = None, **options: Any) -> DualWriteStorage:
         options = {"connect_timeout": 0.5, "read_timeout": 0.5, "breaker_failures": 1000, **options}
         return make_storage(phase, s3={"endpoint_url": proxy.endpoint_url, **(s3 or {})}, **options)
 

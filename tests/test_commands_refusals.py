@@ -113,4 +113,4 @@ def test_damaged_hint_ends_a_repair_with_a_sentence(default_storage: DualWriteSt
     path.write_text("nonsense\n")
     ran = dualstorage("repair")
     assert ran.code == 1
-    assert str(path) in ran.err
+    assert str(path) in ran.out

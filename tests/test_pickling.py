@@ -124,7 +124,8 @@ def test_a_pickled_storage_of_no_alias_is_the_same_without_credentials(tmp_path:
     assert (again.location, again.base_url, again.options.phase) == (storage.location, "/m/", storage.options.phase)
     assert again.options.s3["bucket_name"] == "bucket"
     assert "secret_key" not in again.options.s3
-    assert again.alias == storage.alias == "default"
+    assert again.alias is None
+    assert storage.alias is None
 
 
 def test_the_alias_may_be_told(tmp_path: Path) -> None:

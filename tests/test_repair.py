@@ -160,13 +160,16 @@ def test_slow_answers_are_clean(lab: Lab, name: str) -> None:
     assert_sides_equal(storage, name)
 
 
-def test_damaged_hint_stops_it(make_storage: MakeStorage) -> None:
+def test_damaged_hint_is_reported_and_does_not_keep_the_others_waiting(make_storage: MakeStorage) -> None:
     storage = make_storage("dual")
     hint(storage, "a.txt")
     (path,) = Path(storage.location, ".dualstorage/hints").glob("*/*")
     path.write_text("nonsense\n")
-    with pytest.raises(JournalError, match="damaged"):
-        repaired(storage)
+    hint(storage, "b.txt")
+    report = module.repair(storage, never_stop(), lambda result: None)
+    assert [(problem.name, problem.outcome) for problem in report.problems] == [(str(path), Outcome.FAILED)]
+    assert "damaged" in report.problems[0].detail
+    assert list(Path(storage.location, ".dualstorage/hints").glob("*/*")) == [path]
 
 
 def test_hint_that_is_damaged_under_way_stops_it(make_storage: MakeStorage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,9 @@ class DualStorageCommand(BaseCommand):
             for problem in report.problems[:_SHOWN_PROBLEMS]:
                 self.stdout.write(f"  {printable(problem.name)}: {printable(problem.detail)}")
             if report.problem_count > _SHOWN_PROBLEMS:
-                self.stdout.write(f"  ... and {report.problem_count - _SHOWN_PROBLEMS:,} more; --json has them all.")
+                self.stdout.write(
+                    f"  ... and {report.problem_count - _SHOWN_PROBLEMS:,} more; --json has the first {Report.KEPT:,}."
+                )
             for line in lines:
                 self.stdout.write(line)
         if report.interrupted:

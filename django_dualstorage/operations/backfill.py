@@ -14,7 +14,7 @@ from django_dualstorage.core.report import FileResult, Outcome, Report
 from django_dualstorage.core.stamp import Stamp
 from django_dualstorage.engine.pool import Pool, Stop
 from django_dualstorage.exceptions import S3Error, UnmovableError
-from django_dualstorage.operations.gate import RefusedError, demand_local_truth, demand_s3, demand_same_volume
+from django_dualstorage.operations.gate import RefusedError, S3Watch, demand_local_truth, demand_same_volume
 from django_dualstorage.operations.probe import probe
 from django_dualstorage.protocol.reconcile import adoptable, reconcile
 from django_dualstorage.sides.walk import walk
@@ -49,6 +49,7 @@ class Backfill:
     ) -> None:
         self._storage = storage
         self._pair = storage.pair
+        self._watch = S3Watch(storage.pair)
         self._prefix = prefix
         self._workers = workers
         self._dry_run = dry_run
@@ -89,7 +90,7 @@ class Backfill:
     def _demand_sense(self) -> None:
         """A run takes hours, and the phase may change meanwhile: over an S3 that is the truth nothing is copied."""
         demand_local_truth(self._storage, "backfill")
-        demand_s3(self._storage)
+        self._watch.demand()
 
     def _record(self, report: Report) -> None:
         records.set_certified(

@@ -5,15 +5,8 @@ from __future__ import annotations
 import os
 
 from django_dualstorage.exceptions import DualStorageError, S3UnavailableError
+from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.storage import DualWriteStorage
-
-
-def demand_s3(storage: DualWriteStorage) -> None:
-    """End a run over many files when S3 has failed repeatedly, rather than let each file wait for its time-out."""
-    if storage.pair.s3.looks_dead:
-        raise S3UnavailableError(
-            "S3 has failed repeatedly. Run the command again when it answers; it does what is left."
-        )
 
 
 class RefusedError(DualStorageError):
@@ -31,7 +24,8 @@ def demand_same_volume(storage: DualWriteStorage) -> None:
     here = storage.volume_id
     if recorded and recorded != here:
         raise RefusedError(
-            f"MEDIA_ROOT {storage.root} has volume id {here or 'none'}, but this site's files lie on volume {recorded}. "
+            f"MEDIA_ROOT {storage.root} has volume id {here or 'none'}, but this site's files lie on "
+            f"volume {recorded}. "
             "Is the volume mounted? If MEDIA_ROOT has moved for good, clear volume_id of the row "
             f"{storage.alias!r} in dualstorage_storagestate."
         )
@@ -44,3 +38,18 @@ def demand_local_truth(storage: DualWriteStorage, command: str) -> None:
         raise RefusedError(
             f"In phase {policy.phase} S3 is the truth: {command} would copy the disk over it. Nothing to do here."
         )
+
+
+class S3Watch:
+    """Ends a run over many files when S3 is given up during it, rather than let each file wait for its time-out."""
+
+    def __init__(self, pair: Pair) -> None:
+        self._s3 = pair.s3
+        self._before = pair.s3.times_given_up
+
+    def demand(self) -> None:
+        """Raises S3UnavailableError if S3 has failed repeatedly since the run began."""
+        if self._s3.times_given_up > self._before:
+            raise S3UnavailableError(
+                "S3 has failed repeatedly. Run the command again when it answers; it does only what is left."
+            )

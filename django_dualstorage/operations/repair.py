@@ -9,7 +9,7 @@ from django_dualstorage.core.report import FileResult, Outcome, Report
 from django_dualstorage.engine.pool import Pool, Stop
 from django_dualstorage.exceptions import JournalError, S3Error, UnmovableError
 from django_dualstorage.hints import Kind
-from django_dualstorage.operations.gate import RefusedError, demand_s3, demand_same_volume
+from django_dualstorage.operations.gate import RefusedError, S3Watch, demand_same_volume
 from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.protocol.reconcile import reconcile
 from django_dualstorage.sides.walk import walk
@@ -38,6 +38,7 @@ def repair(
     demand_same_volume(storage)
     started = time.monotonic()
     pair, policy = storage.pair, storage.policy
+    watch = S3Watch(pair)
     pair.journal.sweep()
     report = Report()
 
@@ -51,7 +52,7 @@ def repair(
         _brake(storage, names)
 
     def reconciled(name: str) -> FileResult:
-        demand_s3(storage)
+        watch.demand()
         return reconcile(pair, storage.policy, name, now=clock())
 
     for result in Pool(reconciled, workers, stop).run(names):

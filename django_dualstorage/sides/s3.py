@@ -155,6 +155,12 @@ class S3Side:
         return live is not None and live.pid == os.getpid() and live.breaker.is_open
 
     @property
+    def times_given_up(self) -> int:
+        """How often the breaker of this process has opened. Connects to nothing."""
+        live = self._live
+        return live.breaker.openings if live is not None and live.pid == os.getpid() else 0
+
+    @property
     def identity(self) -> str:
         """Endpoint and bucket: what capabilities belong to."""
         live = self._connected()

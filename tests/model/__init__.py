@@ -4,7 +4,8 @@
 
 ================ ==============================================================================================
 ``state``        what the processes share, and what one step does to it
-``processes``    who takes steps: mutators, reconcilers, writers behind the storage's back
+``processes``    who takes steps: reconcilers, writers behind the storage's back
+``mutators``     who saves and deletes
 ``readers``      who reads, and by which rule
 ``designs``      what is compared: the design that is built, from ``core.steps``, and those that fail
 ``monitors``     what may never happen: REG, LIN (CONV is judged by ``explore`` where everything has stopped)
