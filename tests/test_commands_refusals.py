@@ -107,7 +107,7 @@ def test_database_without_our_tables_is_told_before_anything_is_copied(default_s
     assert dualstorage("backfill", "--dry-run").code == 0
 
 
-def test_damaged_hint_ends_a_repair_with_a_sentence(default_storage: DualWriteStorage) -> None:
+def test_damaged_hint_is_named(default_storage: DualWriteStorage) -> None:
     default_storage.pair.journal.announce(Kind.SAVE, "a.txt", phase="dual").leave()
     (path,) = Path(default_storage.pair.journal.root, "hints").glob("*/*")
     path.write_text("nonsense\n")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from django_dualstorage.core.phases import Phase
-from tests.model.designs import BUILT, STRICT, Design, cured, design_of
+from tests.model.designs import BUILT, CURED, STRICT, Design, cured, design_of
 from tests.model.explore import Case, Result, search
 from tests.model.monitors import Bad
 from tests.model.scenarios import Level, Role, build, kinds_of
@@ -61,7 +61,7 @@ _MIRROR: Final = design_of(Phase.MIRROR)
 _STRICT_BELOW: Final = replace(STRICT, raising_is_void=False)
 _PRIMARY: Final = design_of(Phase.S3_PRIMARY)
 _S3: Final = design_of(Phase.S3)
-_UNBOUNDED: Final = replace(BUILT, bounds_reads=False)
+_UNBOUNDED: Final = replace(CURED, bounds_reads=False)
 _SLOW: Final = replace(STRICT, dies_slowly=True)
 _QUIET: Final = Level.QUIET.faults
 _TWO_LATE: Final = Faults(mutations=2, late=True)
@@ -180,7 +180,7 @@ LIMITS: Final = (
     Limit(
         "a read that takes longer than a grace period between its two looks returns a save that failed",
         "Start over when the second look comes too late.",
-        ((_UNBOUNDED, Role.SAVE), (BUILT, Role.REPAIR), (_UNBOUNDED, Role.READ_TWICE)),
+        ((_UNBOUNDED, Role.SAVE), (_UNBOUNDED, Role.REPAIR), (_UNBOUNDED, Role.READ_TWICE)),
         Level.KILLS.faults,
         Bad.LIN,
         s3=ABSENT,
