@@ -78,7 +78,7 @@ def test_problems_are_named_and_a_long_list_is_cut(default_storage: DualWriteSto
     assert ran.code == 1
     assert "12  special" in ran.out
     assert ran.out.count("remove it") == 10
-    assert "... and 2 more; --json has them all." in ran.out
+    assert "... and 2 more; --json has the first 10,000." in ran.out
     assert "Mend what is named above" in ran.out
     assert len(json.loads(dualstorage("backfill", "--json").out)["problems"]) == 12
 

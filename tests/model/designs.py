@@ -138,20 +138,20 @@ class Design:
     hint_before_disk: bool = False
     #: A read never takes longer than a grace period between its two looks.
     bounds_reads: bool = False
+    #: A read weighs the hints that it saw before its GET too.
+    remembers_hints: bool = False
+    #: Backfill of a file that has vanished looks at S3 before it removes hints.
+    looks_before_it_forgets: bool = False
     #: A killed process gives up the lock of the name before that of its hint.
     dies_slowly: bool = False
 
     # Remedies that the built design has not got: see LIMITS.
-    #: A read weighs the hints that it saw before its GET too.
-    remembers_hints: bool = False
     #: A read says "absent" only after one more look at the disk.
     rechecks_disk: bool = False
     #: A save knows the object of its own first attempt, and that another attempt may still land.
     minds_own_attempts: bool = False
     #: A mutator that weighs an object counts all hints but its own, not only those of the dead.
     weighs_all_hints: bool = False
-    #: Backfill of a file that has vanished removes no hints: it has not looked at S3.
-    looks_before_it_forgets: bool = False
     #: Where S3 is the truth, a save brings home what only S3 has, for the readers of the phase below.
     helps_below: bool = False
     #: A reconcile supersedes only hints of which nothing can land any more and whose object is not there.
@@ -252,6 +252,8 @@ BUILT: Final = Design(
     bounds_reads=True,
     backfill_drains=True,
     supersedes=True,
+    remembers_hints=True,
+    looks_before_it_forgets=True,
 )
 STRICT: Final = replace(
     BUILT,
@@ -278,11 +280,9 @@ def cured(design: Design) -> Design:
         delete=_hint_under_lock(design.delete),
         delete_deferred=_hint_under_lock(design.delete_deferred),
         delete_s3_only=_hint_under_lock(design.delete_s3_only, after=Step.COMMIT),
-        remembers_hints=True,
         rechecks_disk=True,
         minds_own_attempts=True,
         weighs_all_hints=True,
-        looks_before_it_forgets=True,
         supersedes_carefully=True,
     )
 

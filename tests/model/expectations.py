@@ -78,7 +78,7 @@ DESIGNS: Final = (
     Expectation(known.M4, Level.QUIET, Bad.LIN),
     Expectation(known.LOCAL_FIRST, Level.ERRORS, Bad.REG | Bad.LIN),
     # Each for reasons that LIMITS names; with the remedies that it names they pass.
-    Expectation(BUILT, Level.QUIET, EVERYTHING),
+    Expectation(BUILT, Level.QUIET, Bad.LIN),
     Expectation(STRICT, Level.QUIET, Bad.LIN),
     Expectation(CURED),
     Expectation(CURED_STRICT),
@@ -158,6 +158,14 @@ MUTANTS: Final = (
     Expectation(replace(CURED, name="an overwrite brings nothing home", save_over_s3_only=()), Level.KILLS, Bad.REG),
     Expectation(
         replace(CURED_STRICT, name="a strict delete brings nothing home", delete_s3_only=()), Level.ERRORS, Bad.REG
+    ),
+    Expectation(
+        replace(CURED, name="a read forgets the hints before its GET", remembers_hints=False), Level.KILLS, Bad.LIN
+    ),
+    Expectation(
+        replace(CURED, name="backfill forgets the hints of a vanished file", looks_before_it_forgets=False),
+        Level.QUIET,
+        EVERYTHING,
     ),
     Expectation(replace(CURED, name="a save never asks S3", asks_s3=False), Level.QUIET, Bad.LIN),
     Expectation(

@@ -68,15 +68,6 @@ _TWO_LATE: Final = Faults(mutations=2, late=True)
 
 _CURABLE: Final = (
     Limit(
-        "a read returns the remnant of a killed save that a repair clears away while it reads",
-        "Weigh the object by the hints before the GET and by those after it.",
-        ((BUILT, Role.SAVE), (BUILT, Role.REPAIR), (BUILT, Role.READ_TWICE)),
-        Level.KILLS.faults,
-        Bad.LIN,
-        s3=ABSENT,
-        curable=True,
-    ),
-    Limit(
         "a read says that a file is gone which was brought home meanwhile",
         "Before saying 'absent', for whatever reason, look at the disk once more and start over if it has the file.",
         ((STRICT, Role.DELETE), (STRICT, Role.READ_TWICE)),
@@ -90,15 +81,6 @@ _CURABLE: Final = (
         ((BUILT, Role.SAVE), (BUILT, Role.DELETE), (BUILT, Role.READ_TWICE)),
         _QUIET,
         Bad.LIN,
-        curable=True,
-    ),
-    Limit(
-        "backfill of a file that was deleted meanwhile forgets the hint of that delete, so the file comes back",
-        "A file that has vanished settles nothing: its hints stay.",
-        ((BUILT, Role.DELETE_DEFERRED), (BUILT, Role.BACKFILL), (BUILT, Role.READ)),
-        _QUIET,
-        Bad.REG,
-        local=0,
         curable=True,
     ),
     Limit(

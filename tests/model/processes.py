@@ -215,9 +215,8 @@ class Reconciler(Operation):
         supersede = seen & self.kinds.reconciles if self.design.supersedes else 0
         if self.design.supersedes_carefully:
             supersede &= drop
-        if self.expects and self.design.backfill_drains and world.local == ABSENT and not self._from_s3:
+        if self.expects and world.local == ABSENT and not (self._from_s3 or self.design.looks_before_it_forgets):
             # The walk has lied: nothing is done, and S3 is not asked.
-            drop = 0 if self.design.looks_before_it_forgets else drop
             return self._on(world, f"{text}: vanished", (pc + 1, 2, seen, drop, ABSENT, local[5], supersede))
         # The minus sign says that the second half is next.
         return Move(text, world, (-1 - pc, local[1], seen, drop, world.local, local[5], supersede))
