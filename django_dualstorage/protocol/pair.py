@@ -28,3 +28,11 @@ class Pair:
     read_repair: bool = False
     #: Seconds after which a signed request can no longer land.
     grace: float = 900.0
+
+    @property
+    def patience_of_a_look(self) -> float:
+        """Seconds for which two looks at the hints, one before S3's answer and one after, see all that came between:
+        a hint is not cleared before its grace period is over. At least half a minute, for a grace period of 0 says
+        that nothing can land late.
+        """
+        return max(self.grace / 2, 30.0)

@@ -76,7 +76,7 @@ def stat_s3_only(pair: Pair, name: str) -> ObjectInfo | None:
             raise _unknown(pair, name, error) from error
         if info is None or pair.local.exists(name):
             return None
-        if time.monotonic() - began < pair.grace / 2:
+        if time.monotonic() - began < pair.patience_of_a_look:
             return None if _is_remnant(pair, name, info, hints) else info
     return None
 
@@ -98,7 +98,7 @@ def _open_s3_only(pair: Pair, name: str) -> Body | None:
         raise _unknown(pair, name, error) from error
     # Between the first look and S3's answer a create or a delete may have come: what we hold may be the remains of
     # either. Only a second look can tell, and only while the hints of then have not been cleared for their age.
-    if pair.local.exists(name) or time.monotonic() - began >= pair.grace / 2:
+    if pair.local.exists(name) or time.monotonic() - began >= pair.patience_of_a_look:
         body.close()
         return None
     if _is_remnant(pair, name, body.info, hints):

@@ -99,9 +99,9 @@ class _Reconciliation:
             else:
                 result = self._s3_to_disk()
         except BaseException:
-            self._supersede(hints)
+            self._keep(hints)
             raise
-        waiting = self._forget(hints) if self.operation.settled else self._supersede(hints)
+        waiting = self._forget(hints) if self.operation.settled else self._keep(hints)
         return FileResult(
             result.name, result.outcome, result.size, result.detail, clean=self.operation.settled and not waiting
         )
@@ -119,16 +119,14 @@ class _Reconciliation:
                 self.pair.journal.forget(hint)
         return waiting
 
-    def _supersede(self, hints: list[DeadHint]) -> int:
-        """What this attempt sent went out later than what the attempts before it sent, so its own hint stands for
-        theirs: a repair that fails again and again must not fill the journal. Returns how many others stay.
+    def _keep(self, hints: list[DeadHint]) -> int:
+        """An attempt that failed keeps the hints of those before it, for each may be the one whose object S3 has, or
+        whose request still lands. Only an attempt that had sent nothing is forgotten. Returns how many stay.
         """
-        if self.operation.settled:
-            return len(hints)
-        superseded = [hint for hint in hints if hint.record.kind is Kind.RECONCILE]
-        for hint in superseded:
+        idle = [hint for hint in hints if hint.record.kind is Kind.RECONCILE and not hint.last_sent]
+        for hint in idle:
             self.pair.journal.forget(hint)
-        return len(hints) - len(superseded)
+        return len(hints) - len(idle)
 
     # -- the disk is the truth -------------------------------------------------------------------------------------
 
