@@ -251,7 +251,6 @@ BUILT: Final = Design(
     raising_is_void=True,
     bounds_reads=True,
     backfill_drains=True,
-    supersedes=True,
     remembers_hints=True,
     looks_before_it_forgets=True,
 )

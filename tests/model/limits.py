@@ -84,16 +84,6 @@ _CURABLE: Final = (
         curable=True,
     ),
     Limit(
-        "a repair that fails supersedes the hint of a backfill whose late request brings a deleted file back",
-        "Supersede only hints past their grace period whose object is not there.",
-        ((BUILT, Role.BACKFILL), (BUILT, Role.DELETE), (BUILT, Role.REPAIR), (BUILT, Role.READ)),
-        _TWO_LATE,
-        Bad.REG | Bad.CONV,
-        local=0,
-        s3=ABSENT,
-        curable=True,
-    ),
-    Limit(
         "after an SDK retry an overwrite brings home what its own first attempt wrote, and then raises",
         "An object of the operation's own is none that only S3 has.",
         ((STRICT, Role.SAVE), (STRICT, Role.READ)),
