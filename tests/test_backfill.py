@@ -194,7 +194,7 @@ def test_young_file_is_left_to_settle(storage: DualWriteStorage, folder: str, mo
     write(storage, f"{folder}old.txt", b"content", mtime=90_000_000_000)
     write(storage, f"{folder}future.txt", b"content", mtime=110_000_000_000)
     assert counts(run(storage, folder, clock=lambda: 100.0)) == {"uploaded": 3}
-    assert waited == [1.5]
+    assert [pause for pause in waited if pause > 0.1] == [1.5]  # others in this process sleep, too, but briefly
 
 
 def test_prefix_takes_names_that_begin_so(storage: DualWriteStorage, folder: str) -> None:

@@ -14,7 +14,6 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.core.management.base import BaseCommand
 from django.db import connection
-from django.test import override_settings
 
 from django_dualstorage import records
 from django_dualstorage.conf import DualStorageConf, resolve
@@ -150,18 +149,14 @@ def test_the_statements_about_the_tables_run() -> None:
 
 @pytest.mark.django_db
 def test_the_names_that_only_s3_has_are_printed(
-    media_root: Path, s3_options: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    media_root: Path, default_options: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    entry = {
-        "BACKEND": "django_dualstorage.storage.DualWriteStorage",
-        "OPTIONS": {"location": media_root, "provider": "seaweedfs", "phase": "mirror", "s3": s3_options},
-    }
-    with override_settings(STORAGES={"default": entry}):
-        for name in ("kept.txt", "lost.txt"):
-            default_storage.save(name, ContentFile(b"content"))
-        (media_root / "lost.txt").unlink()
-        run(page("phases"), "list_all")
-        run(page("phases"), "journal.count")
+    default_options["phase"] = "mirror"
+    for name in ("kept.txt", "lost.txt"):
+        default_storage.save(name, ContentFile(b"content"))
+    (media_root / "lost.txt").unlink()
+    run(page("phases"), "list_all")
+    run(page("phases"), "journal.count")
     assert capsys.readouterr().out == "lost.txt\n0\n"
 
 
