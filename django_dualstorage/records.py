@@ -158,7 +158,14 @@ def own_connection() -> Iterator[BaseDatabaseWrapper]:
     """
     shared = connections[setting("DATABASE")]
     if shared.vendor == "sqlite" and shared.is_in_memory_db():  # type: ignore[attr-defined]  # of the SQLite wrapper
-        yield shared
+        opened_here = shared.connection is None
+        try:
+            yield shared
+        finally:
+            # Django's close() spares a database in memory, but a thread's own connection to it must not outlive it.
+            if opened_here and shared.connection is not None:
+                shared.connection.close()
+                shared.connection = None
         return
     connection = shared.copy()
     options = dict(connection.settings_dict["OPTIONS"])
