@@ -89,6 +89,8 @@ class _Reconciliation:
     now: float
     #: Every answer so far was clean.
     clean: bool = True
+    #: The operations whose objects S3 was seen to have in this attempt; None if nobody has looked.
+    seen: set[str | None] | None = None
 
     def run(self, policy: Policy, *, missing_on_s3: bool, expected: bool) -> FileResult:
         self.pair.observe(Step.READ)
@@ -121,12 +123,19 @@ class _Reconciliation:
 
     def _keep(self, hints: list[DeadHint]) -> int:
         """An attempt that failed keeps the hints of those before it, for each may be the one whose object S3 has, or
-        whose request still lands. Only an attempt that had sent nothing is forgotten. Returns how many stay.
+        whose request still lands. Only attempts of which neither can be are forgotten: a repair that fails again and
+        again must not fill the journal. Returns how many stay.
         """
-        idle = [hint for hint in hints if hint.record.kind is Kind.RECONCILE and not hint.last_sent]
+        idle = [hint for hint in hints if hint.record.kind is Kind.RECONCILE and self._is_idle(hint)]
         for hint in idle:
             self.pair.journal.forget(hint)
         return len(hints) - len(idle)
+
+    def _is_idle(self, hint: DeadHint) -> bool:
+        if not hint.last_sent:
+            return True
+        seen_other = self.seen is not None and hint.record.op_id not in self.seen
+        return seen_other and not hint.may_still_land(self.pair.grace, self.now)
 
     # -- the disk is the truth -------------------------------------------------------------------------------------
 
@@ -136,6 +145,8 @@ class _Reconciliation:
         for tries_left in reversed(range(_TRIES)):
             with self._local_file() as (file, local):
                 remote = None if known else self._remote(local)
+                if not known:
+                    self.seen = {*(self.seen or ()), remote.op_id if remote else None}
                 action = reconcile_action(
                     local,
                     remote,
