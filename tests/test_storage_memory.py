@@ -70,8 +70,10 @@ def expected() -> str:
 
 
 def test_the_measure_measures() -> None:
-    length, grown = growth(lambda: len(bytearray(MOST)))
-    assert length == MOST <= grown
+    # Four times as much, for a child that is forked late in a run has free memory of its parent's to use up first.
+    length, grown = growth(lambda: len(bytearray(4 * MOST)))
+    assert length == 4 * MOST
+    assert grown >= MOST
 
 
 @pytest.mark.parametrize("phase", ["dual", "s3"])
