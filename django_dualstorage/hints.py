@@ -12,12 +12,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from django_dualstorage.core.compare import is_remnant
+from django_dualstorage.core.objects import ObjectInfo
 from django_dualstorage.exceptions import JournalError
 
 DIR_MODE: Final = 0o700
@@ -59,6 +62,14 @@ class HintRecord(NamedTuple):
         """Raises ValueError or TypeError for anything that :meth:`encoded` has not written."""
         op_id, kind, *rest = json.loads(content.partition(b"\n")[0])
         return cls(op_id, Kind(kind), *rest)
+
+
+def is_remnant_by(hints: Iterable[HintRecord], remote: ObjectInfo) -> bool:
+    """Whether the hints of a name say that its object, where the disk has no file, is what operations have left."""
+    hints = tuple(hints)
+    return is_remnant(
+        remote, deleted=any(hint.kind is Kind.DELETE for hint in hints), own_ops={hint.op_id for hint in hints}
+    )
 
 
 class Hint:

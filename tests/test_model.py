@@ -15,10 +15,10 @@ from django_dualstorage.core import steps
 from django_dualstorage.core.phases import Phase, neighbours, policy_of, safe_together
 from django_dualstorage.core.steps import Step
 from tests.model.__main__ import main
-from tests.model.designs import BUILT, RECONCILE, RECONCILE_FROM_S3, STRICT, Reconciliation, cured, design_of, without
+from tests.model.designs import BUILT, RECONCILE, RECONCILE_FROM_S3, STRICT, Reconciliation, design_of, without
 from tests.model.expectations import DESIGNS, LIBERTIES, MUTANTS, Expectation, check_mutant
 from tests.model.explore import Result
-from tests.model.limits import LIMITS, Limit
+from tests.model.limits import LESSONS, LIMITS, Lesson, Run
 from tests.model.monitors import Bad, hear, remember_nothing
 from tests.model.scenarios import CORE, ONLY_S3, Level, pairs_of_phases, play, play_pair, stands_late_requests
 from tests.model.state import Event, What
@@ -32,7 +32,6 @@ _PAIRS: Final = tuple(pairs_of_phases())
 _WITH_S3_ONLY: Final = tuple(
     pair for pair in _PAIRS if safe_together(*pair) and all(policy_of(phase).sees_s3_only_files for phase in pair)
 )
-_CURABLE: Final = tuple(limit for limit in LIMITS if limit.curable)
 
 
 def _names(expectations: tuple[Expectation, ...]) -> list[str]:
@@ -167,9 +166,8 @@ def test_two_phases_are_safe_together_exactly_if_the_ladder_says_so(one: Phase, 
 
 @pytest.mark.parametrize(("one", "other"), _WITH_S3_ONLY, ids=[f"{one} x {other}" for one, other in _WITH_S3_ONLY])
 def test_two_phases_that_see_what_only_s3_has_are_safe_together_on_it(one: Phase, other: Phase) -> None:
-    # dual-strict beside s3-primary needs a remedy: see LIMITS.
     level = Level.ERRORS if LONG else Level.QUIET
-    found = play_pair(one, other, level, until=Bad.REG, remedy=cured, files=ONLY_S3)
+    found = play_pair(one, other, level, until=Bad.REG, files=ONLY_S3)
     assert not found.bad & Bad.REG, _told(found)
 
 
@@ -180,7 +178,7 @@ def test_two_phases_that_see_what_only_s3_has_are_safe_together_on_it(one: Phase
     ids=lambda phase: str(phase),
 )
 def test_late_requests_and_repair_do_no_harm_while_the_disk_is_the_truth(one: Phase, other: Phase) -> None:
-    found = play_pair(one, other, Level.LATE, remedy=cured)
+    found = play_pair(one, other, Level.LATE)
     assert not found.bad, _told(found)
 
 
@@ -188,13 +186,14 @@ def test_late_requests_and_repair_do_no_harm_while_the_disk_is_the_truth(one: Ph
 
 
 @pytest.mark.parametrize("limit", LIMITS, ids=[limit.name for limit in LIMITS])
-def test_a_known_limit_is_still_one(limit: Limit) -> None:
+def test_a_known_limit_is_still_one(limit: Run) -> None:
     assert limit.show().bad & limit.kind == limit.kind
 
 
-@pytest.mark.parametrize("limit", _CURABLE, ids=[limit.name for limit in _CURABLE])
-def test_a_limit_that_has_a_remedy_goes_away_with_it(limit: Limit) -> None:
-    found = limit.show_cured()
+@pytest.mark.parametrize("lesson", LESSONS, ids=[lesson.run.name for lesson in LESSONS])
+def test_a_rule_that_is_left_out_is_missed_and_the_built_design_has_it(lesson: Lesson) -> None:
+    assert lesson.show().bad & lesson.run.kind == lesson.run.kind
+    found = lesson.show_built()
     assert not found.bad, _told(found)
 
 

@@ -216,7 +216,7 @@ def test_reconcile_where_s3_is_the_truth_never_writes_to_s3(
     assert tuple(taken) == steps.RECONCILE_NOTHING
 
 
-@pytest.mark.parametrize("phase", ["dual", "dual-strict"])
+@pytest.mark.parametrize("phase", ["dual", "dual-strict", "s3-primary"])
 def test_overwrite_of_a_file_that_only_s3_has(make_storage: MakeStorage, phase: str) -> None:
     storage = make_storage(phase, allow_overwrite=True)
     assert probe(storage.pair)

@@ -32,9 +32,7 @@ def is_remnant(remote: ObjectInfo, *, deleted: bool, own_ops: Collection[str]) -
     return deleted or remote.op_id in own_ops
 
 
-def reconcile_action(
-    local: Stamp | None, remote: ObjectInfo | None, *, deleted: bool = False, own_ops: Collection[str] = ()
-) -> Action:
+def reconcile_action(local: Stamp | None, remote: ObjectInfo | None, *, remnant: bool = False) -> Action:
     """What makes S3 equal to the disk, which is the truth.
 
     ======================  ================  ==============================================  =========
@@ -45,16 +43,13 @@ def reconcile_action(
     a file                  an object         no stamp, same size                             adopt
     a file                  an object         another stamp, or no stamp and another size     replace
     nothing                 nothing                                                           nothing
-    nothing                 an object         a hint says the file was deleted (``deleted``)  delete
-    nothing                 an object         written by an operation that never committed    delete
-                                              (its ``ds-op`` is among ``own_ops``)
+    nothing                 an object         ``remnant`` (:func:`is_remnant`): the file    delete
+                                              was deleted, or the write never committed
     nothing                 an object         anything else: a file that only S3 has          nothing
     ======================  ================  ==============================================  =========
     """
     if local is None:
-        if remote is not None and is_remnant(remote, deleted=deleted, own_ops=own_ops):
-            return Action.DELETE
-        return Action.NOTHING
+        return Action.DELETE if remote is not None and remnant else Action.NOTHING
     if remote is None:
         return Action.UPLOAD
     if remote.stamp == local:

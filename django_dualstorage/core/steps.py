@@ -36,7 +36,9 @@ def unobserved(step: Step) -> None:
 
 
 SAVE: Final = (Step.HINT, Step.STAGE, Step.LOCK, Step.STAMP, Step.PUT, Step.COMMIT, Step.CLEAR)
-DELETE: Final = (Step.HINT, Step.LOCK, Step.DELETE, Step.UNLINK, Step.CLEAR)
+# The hint of a delete hides what only S3 has, so it is written under the lock: a save that holds the lock may just be
+# bringing the file home.
+DELETE: Final = (Step.LOCK, Step.HINT, Step.DELETE, Step.UNLINK, Step.CLEAR)
 # Backfill and repair are one operation, "make S3 equal to what the disk says now"; which of the two requests it
 # sends (or none) depends on what it reads under the lock.
 RECONCILE_PUT: Final = (Step.HINT, Step.LOCK, Step.READ, Step.PUT, Step.CLEAR)
@@ -58,7 +60,7 @@ SAVE_OVER_S3_ONLY: Final = (
     Step.COMMIT,
     Step.CLEAR,
 )
-DELETE_STRICT_S3_ONLY: Final = (Step.HINT, Step.LOCK, Step.COMMIT, Step.DELETE, Step.UNLINK, Step.CLEAR)
+DELETE_STRICT_S3_ONLY: Final = (Step.LOCK, Step.COMMIT, Step.HINT, Step.DELETE, Step.UNLINK, Step.CLEAR)
 # Phases that write one side only.
 SAVE_LOCAL: Final = (Step.STAGE, Step.STAMP, Step.COMMIT)
 DELETE_LOCAL: Final = (Step.UNLINK,)
@@ -66,4 +68,4 @@ SAVE_S3: Final = (Step.STAGE, Step.STAMP, Step.PUT)
 DELETE_S3: Final = (Step.DELETE,)
 # `s3_writes="deferred"`: the hint stays behind for a repair.
 SAVE_DEFERRED: Final = (Step.HINT, Step.STAGE, Step.LOCK, Step.STAMP, Step.COMMIT)
-DELETE_DEFERRED: Final = (Step.HINT, Step.LOCK, Step.UNLINK)
+DELETE_DEFERRED: Final = (Step.LOCK, Step.HINT, Step.UNLINK)

@@ -10,7 +10,7 @@ from django_dualstorage.core.steps import Step
 from django_dualstorage.exceptions import S3Error, UnmovableError
 from django_dualstorage.hints import Kind
 from django_dualstorage.protocol.home import bring_home_if_only_on_s3
-from django_dualstorage.protocol.operation import Operation, nothing_to_note
+from django_dualstorage.protocol.operation import Locked, Operation, nothing
 from django_dualstorage.protocol.pair import Pair
 
 logger = logging.getLogger("django_dualstorage.delete")
@@ -24,23 +24,24 @@ def delete(pair: Pair, policy: Policy, name: str, *, deferred: bool = False) -> 
     if not policy.writes_local:
         pair.observe(Step.DELETE)
         with suppress(UnmovableError):  # S3 cannot have such a name
-            pair.s3.delete(name, patient=True, sending=nothing_to_note)
+            pair.s3.delete(name, patient=True, sending=nothing)
         return
     if not policy.writes_s3:
         pair.observe(Step.UNLINK)
         pair.local.unlink(name)
         return
-    with Operation(pair, Kind.DELETE, name, phase=policy.phase.value) as operation, operation.lock():
+    with Locked(pair, name):
         if policy.local_truth and not policy.queues_s3_errors and not pair.local.exists(name):
-            bring_home_if_only_on_s3(pair, name, operation.id)
-        clean = False
-        if not (deferred and policy.queues_s3_errors):
-            pair.observe(Step.DELETE)
-            clean = _delete_object(pair, policy, operation, name)
-        pair.observe(Step.UNLINK)
-        operation.settled = False
-        pair.local.unlink(name)
-        operation.settled = clean
+            bring_home_if_only_on_s3(pair, name)
+        with Operation(pair, Kind.DELETE, name, phase=policy.phase.value) as operation:
+            clean = False
+            if not (deferred and policy.queues_s3_errors):
+                pair.observe(Step.DELETE)
+                clean = _delete_object(pair, policy, operation, name)
+            pair.observe(Step.UNLINK)
+            operation.settled = False
+            pair.local.unlink(name)
+            operation.settled = clean
 
 
 def _delete_object(pair: Pair, policy: Policy, operation: Operation, name: str) -> bool:

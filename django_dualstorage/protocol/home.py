@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from django_dualstorage.core.compare import is_remnant
+import secrets
+
 from django_dualstorage.core.steps import Step
 from django_dualstorage.engine.boto import MIB
 from django_dualstorage.engine.objectstore import Body
 from django_dualstorage.exceptions import S3NotFoundError, S3TransientError, UnmovableError
-from django_dualstorage.hints import Kind
+from django_dualstorage.hints import is_remnant_by
 from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.sides.filesystem import Content
 
@@ -33,21 +34,21 @@ def bring_home(pair: Pair, name: str, op_id: str, body: Body, *, replace: bool) 
             staged.create()
 
 
-def bring_home_if_only_on_s3(pair: Pair, name: str, op_id: str) -> None:
+def bring_home_if_only_on_s3(pair: Pair, name: str, own: str = "") -> None:
     """Before an operation that might fail half-way touches a file that only S3 has: give the disk, the truth, a copy,
-    so that there is an old version to go back to. Raises S3Error.
+    so that there is an old version to go back to.
+
+    The caller holds the name's lock. ``own``: its operation, which may have written the object. Raises S3Error.
     """
     try:
         body = pair.s3.get(name, patient=True)
     except (S3NotFoundError, UnmovableError):
         return
     try:
-        hints = pair.journal.dead_hints_of(name)
-        if not is_remnant(
-            body.info,
-            deleted=any(hint.record.kind is Kind.DELETE for hint in hints),
-            own_ops={hint.record.op_id for hint in hints},
-        ):
-            bring_home(pair, name, op_id, body, replace=False)
+        # All hints, not only those of the dead: who else lives waits for the lock and has written nothing, but of a
+        # process that was killed the kernel may have released the lock before the hint's own. One's own counts too:
+        # what it hides is one's own attempt.
+        if not is_remnant_by(pair.journal.hints_of(name), body.info):
+            bring_home(pair, name, own or secrets.token_hex(16), body, replace=False)
     finally:
         body.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from django_dualstorage.core.steps import Step
@@ -36,9 +37,9 @@ class Operation:
     def __exit__(self, *error: object) -> None:
         self.end()
 
-    def lock(self) -> _Lock:
+    def lock(self) -> Locked:
         """Hold the name's lock; the operation ends with it."""
-        return _Lock(self)
+        return Locked(self._pair, self._name, self.end)
 
     @property
     def sent(self) -> bool:
@@ -49,11 +50,6 @@ class Operation:
         """An S3 mutation is about to leave: from now on it may have been carried out, or land late."""
         self.settled = False
         self._hint.sending()
-
-    def acquire(self) -> int:
-        """Take the name's lock."""
-        self._pair.observe(Step.LOCK)
-        return self._pair.locks.acquire(self._name)
 
     def end(self) -> None:
         """Clear the hint if all is settled, else leave it for repair."""
@@ -67,21 +63,25 @@ class Operation:
             self._hint.leave()
 
 
-class _Lock:
-    """The lock of an operation's name. A class: a generator would cost more than the lock."""
+def nothing() -> None:
+    """What there is to do where nothing is: S3 alone has no journal, an operation of its own no end of another's."""
 
-    def __init__(self, operation: Operation) -> None:
-        self._operation = operation
+
+class Locked:
+    """The lock of a name. A class: a generator would cost more than the lock."""
+
+    def __init__(self, pair: Pair, name: str, at_last: Callable[[], None] = nothing) -> None:
+        """``at_last`` is done just before the lock is released."""
+        self._pair = pair
+        self._name = name
+        self._at_last = at_last
 
     def __enter__(self) -> None:
-        self._fd = self._operation.acquire()
+        self._pair.observe(Step.LOCK)
+        self._fd = self._pair.locks.acquire(self._name)
 
     def __exit__(self, *error: object) -> None:
         try:
-            self._operation.end()
+            self._at_last()
         finally:
             release(self._fd)
-
-
-def nothing_to_note() -> None:
-    """Where S3 is alone there is no journal: its answer is all there is."""

@@ -9,7 +9,6 @@ import os
 import time
 from typing import BinaryIO
 
-from django_dualstorage.core.compare import is_remnant
 from django_dualstorage.core.objects import ObjectInfo
 from django_dualstorage.core.phases import Policy, Reads
 from django_dualstorage.core.stamp import Stamp
@@ -21,7 +20,7 @@ from django_dualstorage.exceptions import (
     S3NotFoundError,
     UnmovableError,
 )
-from django_dualstorage.hints import HintRecord, Kind
+from django_dualstorage.hints import HintRecord, Kind, is_remnant_by
 from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.protocol.streams import CertifiedStream, S3Stream
 
@@ -49,7 +48,12 @@ def open_raw(pair: Pair, policy: Policy, name: str) -> BinaryIO | io.RawIOBase:
         try:
             file, version = pair.local.open(name)
         except FileNotFoundError:
-            body = _open_s3_only(pair, name)
+            try:
+                body = _open_s3_only(pair, name)
+            except FileNotFoundError:
+                if not pair.local.exists(name):
+                    raise
+                continue  # it was brought home meanwhile, and what was asked of S3 came too late or too early
             if body is not None:
                 pair.counters["read.s3-only"] += 1
                 return _s3_stream(pair, name, body)
@@ -76,8 +80,9 @@ def stat_s3_only(pair: Pair, name: str) -> ObjectInfo | None:
             raise _unknown(pair, name, error) from error
         if info is None or pair.local.exists(name):
             return None
+        remnant = _is_remnant(pair, name, info, hints)
         if time.monotonic() - began < pair.patience_of_a_look:
-            return None if _is_remnant(pair, name, info, hints) else info
+            return None if remnant else info
     return None
 
 
@@ -98,21 +103,28 @@ def _open_s3_only(pair: Pair, name: str) -> Body | None:
         raise _unknown(pair, name, error) from error
     # Between the first look and S3's answer a create or a delete may have come: what we hold may be the remains of
     # either. Only a second look can tell, and only while the hints of then have not been cleared for their age.
-    if pair.local.exists(name) or time.monotonic() - began >= pair.patience_of_a_look:
+    try:
+        if pair.local.exists(name):
+            remnant, late = False, True
+        else:
+            remnant = _is_remnant(pair, name, body.info, hints)
+            late = time.monotonic() - began >= pair.patience_of_a_look
+    except BaseException:
         body.close()
+        raise
+    if not (remnant or late):
+        return body
+    body.close()
+    if late:
         return None
-    if _is_remnant(pair, name, body.info, hints):
-        body.close()
-        raise _absent(pair, name)
-    return body
+    raise _absent(pair, name)
 
 
 def _is_remnant(pair: Pair, name: str, info: ObjectInfo, before: list[HintRecord]) -> bool:
     """By the hints of now and those ``before`` the answer: a repair may have done its work in between, and then what
     we hold is what it has removed.
     """
-    hints = before + pair.journal.hints_of(name)
-    return is_remnant(info, deleted=_being_deleted(hints), own_ops={hint.op_id for hint in hints})
+    return is_remnant_by(before + pair.journal.hints_of(name), info)
 
 
 def _being_deleted(hints: list[HintRecord]) -> bool:

@@ -28,7 +28,7 @@ from django_dualstorage.exceptions import (
     S3PreconditionError,
     UnmovableError,
 )
-from django_dualstorage.hints import DeadHint, Kind
+from django_dualstorage.hints import DeadHint, Kind, is_remnant_by
 from django_dualstorage.protocol.home import bring_home
 from django_dualstorage.protocol.operation import Operation
 from django_dualstorage.protocol.pair import Pair
@@ -147,12 +147,9 @@ class _Reconciliation:
                 remote = None if known else self._remote(local)
                 if not known:
                     self.seen = {*(self.seen or ()), remote.op_id if remote else None}
-                action = reconcile_action(
-                    local,
-                    remote,
-                    deleted=any(hint.record.kind is Kind.DELETE for hint in hints),
-                    own_ops={hint.record.op_id for hint in hints},
-                )
+                # Of the ended only: whoever lives will see to its own remains.
+                remnant = remote is not None and is_remnant_by((hint.record for hint in hints), remote)
+                action = reconcile_action(local, remote, remnant=remnant)
                 if action is Action.ADOPT and not adoptable(self.pair, self.name, file, remote):
                     action = Action.REPLACE
                 try:

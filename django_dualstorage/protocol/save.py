@@ -8,16 +8,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from django_dualstorage.core.compare import is_remnant
 from django_dualstorage.core.objects import Written
 from django_dualstorage.core.phases import Policy
 from django_dualstorage.core.stamp import Stamp, next_mtime_ns
 from django_dualstorage.core.steps import Step
 from django_dualstorage.engine.objectstore import ALWAYS, Condition, Source
 from django_dualstorage.exceptions import NameTakenError, S3Error, S3PreconditionError, UnmovableError
-from django_dualstorage.hints import Kind
+from django_dualstorage.hints import Kind, is_remnant_by
 from django_dualstorage.protocol.home import bring_home_if_only_on_s3
-from django_dualstorage.protocol.operation import Operation, nothing_to_note
+from django_dualstorage.protocol.operation import Operation, nothing
 from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.sides.filesystem import Content, StagedFile
 
@@ -154,17 +153,15 @@ class _Put:
         bring_home_if_only_on_s3(self.pair, self.name, self.operation.id)
         self.stamp = self.staged.stamp(self.pair.local.version(self.name))
 
-    def over_remains(self) -> bool:
-        """Whether the object is what an ended operation left, so that to every reader the name is absent."""
-        hints = self.pair.journal.dead_hints_of(self.name)
-        if not hints:
+    def over_remains(self, *, retried: bool) -> bool:
+        """Whether the object is what an operation left, so that to every reader the name is absent; be it this one's
+        first attempt, if the request was ``retried``.
+        """
+        hints = self.pair.journal.hints_of(self.name)
+        if not retried and all(hint.op_id == self.operation.id for hint in hints):
             return False
         found = self.pair.s3.head(self.name, patient=self._patient)
-        return found is None or is_remnant(
-            found,
-            deleted=any(hint.record.kind is Kind.DELETE for hint in hints),
-            own_ops={hint.record.op_id for hint in hints},
-        )
+        return found is None or is_remnant_by(hints, found)
 
     @property
     def _patient(self) -> bool:
@@ -190,7 +187,7 @@ def _put(put: _Put, *, overwrite: bool, on_disk: bool) -> bool:
     Raises NameTakenError if only S3 has a file of that name and it is not to be overwritten.
     """
     try:
-        return _put_object(put, overwrite=overwrite, on_disk=on_disk).clean
+        return _put_object(put, overwrite=overwrite, on_disk=on_disk)
     except (S3Error, UnmovableError) as error:
         if not put.policy.queues_s3_errors:
             raise
@@ -202,21 +199,21 @@ def _put(put: _Put, *, overwrite: bool, on_disk: bool) -> bool:
         return False
 
 
-def _put_object(put: _Put, *, overwrite: bool, on_disk: bool) -> Written:
+def _put_object(put: _Put, *, overwrite: bool, on_disk: bool) -> bool:
+    """See :func:`_put`. All S3 errors are raised."""
     policy = put.policy
-    if not policy.sees_s3_only_files or (overwrite and (on_disk or not policy.local_truth)):
-        return put.over_anything()
+    if not policy.sees_s3_only_files or (overwrite and on_disk):
+        return put.over_anything().clean
     try:
-        return put.over_nothing()
+        return put.over_nothing().clean
     except S3PreconditionError as error:
-        # After a retry it may be our own first attempt that is in the way: then only repair can tell.
-        put.operation.settled = not error.retried
-        remains = policy.local_truth and not error.retried and put.over_remains()
-        if not remains and not overwrite:
+        # After a retry it may be our own first attempt that is in the way, and another may still land.
+        alone = put.operation.settled = not error.retried
+        if not overwrite and not (alone and policy.local_truth and put.over_remains(retried=False)):
             raise NameTakenError(f"{put.name!r} exists already on S3") from error
-    if not remains:
-        put.keep_what_only_s3_has()
-    return put.over_anything()
+        if overwrite and not put.over_remains(retried=not alone):
+            put.keep_what_only_s3_has()
+    return put.over_anything().clean and alone
 
 
 def name_must_be_free(pair: Pair, name: str, *, patient: bool) -> Condition:
@@ -249,7 +246,7 @@ def save_to_s3(
                 content_type=content_type,
                 condition=condition,
                 patient=True,
-                sending=nothing_to_note,
+                sending=nothing,
             )
         except S3PreconditionError:
             name = next_name(name)

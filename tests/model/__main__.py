@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from django_dualstorage.core.phases import neighbours, safe_together
 from tests.model.expectations import DESIGNS, LIBERTIES, MUTANTS, Expectation, check_mutant
 from tests.model.explore import Result
-from tests.model.limits import LIMITS
+from tests.model.limits import LESSONS, LIMITS
 from tests.model.monitors import Bad
 from tests.model.scenarios import Level, pairs_of_phases, play_pair, stands_late_requests
 
@@ -38,8 +38,9 @@ def rows(*, long: bool) -> Iterator[Row]:
                 yield kind, f"{one} x {other}", level.value, _bind(play_pair, one, other, level), right
     for limit in LIMITS:
         yield "limit", limit.name, "", limit.show, _wanted(limit.kind)
-        if limit.curable:
-            yield "remedy", limit.instead, "", limit.show_cured, _wanted_none
+    for lesson in LESSONS:
+        yield "lesson", lesson.run.name, "", lesson.show, _wanted(lesson.run.kind)
+        yield "learnt", lesson.run.instead, "", lesson.show_built, _wanted_none
 
 
 def main(arguments: list[str]) -> int:

@@ -124,7 +124,8 @@ class Design:
     compares: bool = True
     #: Backfill is repair of a name that a walk over the disk found, so it drops hints too.
     backfill_drains: bool = False
-    #: A reconcile whose answer was not clean removes the hints of those before it: its own stands for theirs.
+    #: A reconcile whose answer was not clean removes the hints of those before it of which nothing can land any more
+    #: and whose object S3 has not: its own stands for theirs.
     supersedes: bool = False
     #: Backfill creates with If-None-Match.
     creates_only: bool = False
@@ -145,17 +146,12 @@ class Design:
     #: A killed process gives up the lock of the name before that of its hint.
     dies_slowly: bool = False
 
-    # Remedies that the built design has not got: see LIMITS.
     #: A read says "absent" only after one more look at the disk.
     rechecks_disk: bool = False
     #: A save knows the object of its own first attempt, and that another attempt may still land.
     minds_own_attempts: bool = False
     #: A mutator that weighs an object counts all hints but its own, not only those of the dead.
     weighs_all_hints: bool = False
-    #: Where S3 is the truth, a save brings home what only S3 has, for the readers of the phase below.
-    helps_below: bool = False
-    #: A reconcile supersedes only hints of which nothing can land any more and whose object is not there.
-    supersedes_carefully: bool = False
 
     def __post_init__(self) -> None:
         for program in (self.save, self.save_deferred):
@@ -253,6 +249,10 @@ BUILT: Final = Design(
     backfill_drains=True,
     remembers_hints=True,
     looks_before_it_forgets=True,
+    rechecks_disk=True,
+    minds_own_attempts=True,
+    weighs_all_hints=True,
+    supersedes=True,
 )
 STRICT: Final = replace(
     BUILT,
@@ -263,39 +263,6 @@ STRICT: Final = replace(
     save_deferred=(),
     delete_deferred=(),
 )
-
-
-def cured(design: Design) -> Design:
-    """The built design with a remedy for each of the LIMITS that have one."""
-    if design.journal is not Journal.HINTS:
-        return design
-    if not design.local_truth:
-        design = replace(design, helps_below=True, delete_s3_only=steps.DELETE_STRICT_S3_ONLY)
-    return replace(
-        design,
-        name=f"{design.name}, cured",
-        # A hint that says "deleted" is written under the lock, and where the delete may fail only once the disk has
-        # the file.
-        delete=_hint_under_lock(design.delete),
-        delete_deferred=_hint_under_lock(design.delete_deferred),
-        delete_s3_only=_hint_under_lock(design.delete_s3_only, after=Step.COMMIT),
-        rechecks_disk=True,
-        minds_own_attempts=True,
-        weighs_all_hints=True,
-        supersedes_carefully=True,
-    )
-
-
-def _hint_under_lock(program: Program, after: Step = Step.LOCK) -> Program:
-    if not program:
-        return ()
-    rest = without(program, Step.HINT)
-    at = rest.index(after) + 1
-    return (*rest[:at], Step.HINT, *rest[at:])
-
-
-CURED: Final = cured(BUILT)
-CURED_STRICT: Final = cured(STRICT)
 
 
 def design_of(phase: Phase) -> Design:

@@ -10,8 +10,6 @@ from django_dualstorage.core.steps import Step
 from tests.model import designs as known
 from tests.model.designs import (
     BUILT,
-    CURED,
-    CURED_STRICT,
     RECONCILE,
     STRICT,
     Design,
@@ -80,23 +78,20 @@ DESIGNS: Final = (
     Expectation(known.M1_VERIFIED),
     Expectation(known.M4, Level.QUIET, Bad.LIN),
     Expectation(known.LOCAL_FIRST, Level.ERRORS, Bad.REG | Bad.LIN),
-    # Each for reasons that LIMITS names; with the remedies that it names they pass.
-    Expectation(BUILT, Level.QUIET, Bad.LIN),
-    Expectation(STRICT, Level.QUIET, Bad.LIN),
-    Expectation(CURED),
-    Expectation(CURED_STRICT),
+    Expectation(BUILT),
+    Expectation(STRICT),
     Expectation(known.PRIMARY, Level.LATE, Bad.REG),
 )
 
 #: Orders that the code may choose between: neither matters.
 LIBERTIES: Final = (
-    Expectation(replace(CURED, name="built, unlocks before it clears", unlocks_first=True)),
-    Expectation(replace(CURED, name="built, second look at the hint first", hint_before_disk=True)),
-    Expectation(replace(CURED, name="built, the server ignores conditions", conditional=False)),
-    Expectation(replace(CURED_STRICT, name="built, strict, the server ignores conditions", conditional=False)),
+    Expectation(replace(BUILT, name="built, unlocks before it clears", unlocks_first=True)),
+    Expectation(replace(BUILT, name="built, second look at the hint first", hint_before_disk=True)),
+    Expectation(replace(BUILT, name="built, the server ignores conditions", conditional=False)),
+    Expectation(replace(STRICT, name="built, strict, the server ignores conditions", conditional=False)),
 )
 
-_BLIND_STRICT: Final = replace(CURED_STRICT, asks_s3=False, save_over_s3_only=(), delete_s3_only=())
+_BLIND_STRICT: Final = replace(STRICT, asks_s3=False, save_over_s3_only=(), delete_s3_only=())
 
 
 def _without_lock(program: Program) -> Program:
@@ -113,7 +108,7 @@ _NO_HINT: Final = RECONCILE.without(Step.HINT)
 #: The built design with one mistake in it.
 MUTANTS: Final = (
     Expectation(
-        replace(_BLIND_STRICT, name="SAVE: COMMIT before PUT", save=swapped(CURED_STRICT.save, Step.PUT, Step.COMMIT)),
+        replace(_BLIND_STRICT, name="SAVE: COMMIT before PUT", save=swapped(STRICT.save, Step.PUT, Step.COMMIT)),
         Level.ERRORS,
         Bad.REG | Bad.LIN,
     ),
@@ -121,56 +116,54 @@ MUTANTS: Final = (
         replace(
             _BLIND_STRICT,
             name="DELETE: UNLINK before DELETE",
-            delete=swapped(CURED_STRICT.delete, Step.DELETE, Step.UNLINK),
+            delete=swapped(STRICT.delete, Step.DELETE, Step.UNLINK),
         ),
         Level.ERRORS,
         Bad.REG | Bad.LIN,
     ),
-    Expectation(rebuilt(CURED, "SAVE without LOCK", _without_lock, Step.PUT), Level.QUIET, Bad.LIN | Bad.CONV),
-    Expectation(rebuilt(CURED, "DELETE without LOCK", _without_lock, Step.DELETE), Level.QUIET, Bad.REG),
-    Expectation(rebuilt(CURED, "SAVE without HINT", _without_hint, Step.PUT), Level.KILLS, Bad.CONV),
-    Expectation(rebuilt(CURED, "DELETE without HINT", _without_hint, Step.DELETE), Level.KILLS, Bad.CONV),
+    Expectation(rebuilt(BUILT, "SAVE without LOCK", _without_lock, Step.PUT), Level.QUIET, Bad.LIN | Bad.CONV),
+    Expectation(rebuilt(BUILT, "DELETE without LOCK", _without_lock, Step.DELETE), Level.QUIET, Bad.REG),
+    Expectation(rebuilt(BUILT, "SAVE without HINT", _without_hint, Step.PUT), Level.KILLS, Bad.CONV),
+    Expectation(rebuilt(BUILT, "DELETE without HINT", _without_hint, Step.DELETE), Level.KILLS, Bad.CONV),
     Expectation(
-        replace(CURED, name="backfill and repair without LOCK", backfill=_NO_LOCK, repair=_NO_LOCK),
+        replace(BUILT, name="backfill and repair without LOCK", backfill=_NO_LOCK, repair=_NO_LOCK),
         Level.QUIET,
         EVERYTHING,
     ),
     Expectation(
-        replace(CURED, name="backfill and repair without HINT", backfill=_NO_HINT, repair=_NO_HINT),
+        replace(BUILT, name="backfill and repair without HINT", backfill=_NO_HINT, repair=_NO_HINT),
         Level.LATE,
         EVERYTHING,
     ),
-    Expectation(replace(CURED, name="a read without its second look", reads=ReadRule.ONE_LOOK), Level.QUIET, Bad.LIN),
-    Expectation(replace(CURED, name="an SDK retry counts as clean", distrusts_retries=False), Level.LATE, EVERYTHING),
-    Expectation(replace(CURED, name="repair without grace", waits_grace=False), Level.LATE, EVERYTHING),
-    Expectation(replace(CURED, name="repair judges the grace at CLEAR", judges_late=True), Level.LATE, EVERYTHING),
+    Expectation(replace(BUILT, name="a read without its second look", reads=ReadRule.ONE_LOOK), Level.QUIET, Bad.LIN),
+    Expectation(replace(BUILT, name="an SDK retry counts as clean", distrusts_retries=False), Level.LATE, EVERYTHING),
+    Expectation(replace(BUILT, name="repair without grace", waits_grace=False), Level.LATE, EVERYTHING),
+    Expectation(replace(BUILT, name="repair judges the grace at CLEAR", judges_late=True), Level.LATE, EVERYTHING),
     Expectation(
-        replace(CURED, name="repair drops hints after an unclean answer", trusts_itself=True), Level.ERRORS, Bad.CONV
+        replace(BUILT, name="repair drops hints after an unclean answer", trusts_itself=True), Level.ERRORS, Bad.CONV
     ),
     Expectation(
-        replace(CURED, name="repair removes files that only S3 has", spares_s3_only=False), Level.KILLS, Bad.REG
+        replace(BUILT, name="repair removes files that only S3 has", spares_s3_only=False), Level.KILLS, Bad.REG
     ),
-    Expectation(replace(CURED, name="any hint hides a file that only S3 has", hides=Hides.ANY), Level.QUIET, Bad.REG),
-    Expectation(replace(CURED, name="no hint hides anything", hides=Hides.NONE), Level.KILLS, Bad.LIN),
+    Expectation(replace(BUILT, name="any hint hides a file that only S3 has", hides=Hides.ANY), Level.QUIET, Bad.REG),
+    Expectation(replace(BUILT, name="no hint hides anything", hides=Hides.NONE), Level.KILLS, Bad.LIN),
     Expectation(
-        replace(CURED, name="the hint of a delete does not hide the file", hides=Hides.WRITERS), Level.QUIET, Bad.REG
-    ),
-    Expectation(
-        replace(CURED, name="a hint does not hide what its operation wrote", hides=Hides.DELETES), Level.KILLS, Bad.LIN
-    ),
-    Expectation(replace(CURED, name="an overwrite brings nothing home", save_over_s3_only=()), Level.KILLS, Bad.REG),
-    Expectation(
-        replace(CURED_STRICT, name="a strict delete brings nothing home", delete_s3_only=()), Level.ERRORS, Bad.REG
+        replace(BUILT, name="the hint of a delete does not hide the file", hides=Hides.WRITERS), Level.QUIET, Bad.REG
     ),
     Expectation(
-        replace(CURED, name="a read forgets the hints before its GET", remembers_hints=False), Level.KILLS, Bad.LIN
+        replace(BUILT, name="a hint does not hide what its operation wrote", hides=Hides.DELETES), Level.KILLS, Bad.LIN
+    ),
+    Expectation(replace(BUILT, name="an overwrite brings nothing home", save_over_s3_only=()), Level.KILLS, Bad.REG),
+    Expectation(replace(STRICT, name="a strict delete brings nothing home", delete_s3_only=()), Level.ERRORS, Bad.REG),
+    Expectation(
+        replace(BUILT, name="a read forgets the hints before its GET", remembers_hints=False), Level.KILLS, Bad.LIN
     ),
     Expectation(
-        replace(CURED, name="backfill forgets the hints of a vanished file", looks_before_it_forgets=False),
+        replace(BUILT, name="backfill forgets the hints of a vanished file", looks_before_it_forgets=False),
         Level.QUIET,
         EVERYTHING,
     ),
-    Expectation(replace(CURED, name="a save never asks S3", asks_s3=False), Level.QUIET, Bad.LIN),
+    Expectation(replace(BUILT, name="a save never asks S3", asks_s3=False), Level.QUIET, Bad.LIN),
     Expectation(
         replace(
             known.PRIMARY, name="S3 is the truth, but is made equal to the disk", backfill=RECONCILE, repair=RECONCILE

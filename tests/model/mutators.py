@@ -155,8 +155,7 @@ class Mutator(Operation):
         if self.program[pc] is Step.PUT and self.design.asks_s3:
             if self.exclusive:
                 return _TAKEN if world.local != ABSENT and self.design.local_truth else _CAREFUL
-            brings_home = self.design.save_over_s3_only and (self.design.local_truth or self.design.helps_below)
-            if brings_home and world.local == ABSENT:
+            if self.design.save_over_s3_only and world.local == ABSENT:
                 return _CAREFUL
         if pc == self._home and world.local == ABSENT:
             return _GET

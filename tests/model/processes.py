@@ -212,9 +212,7 @@ class Reconciler(Operation):
             seen = world.hints if self.design.journal is Journal.SHARED else world.dead
             drop = self._droppable(world, seen)
         text = f"{self.name}: sees hints of {_bits(seen)}, may drop {_bits(drop)}, disk {shown(world.local)}"
-        supersede = seen & self.kinds.reconciles if self.design.supersedes else 0
-        if self.design.supersedes_carefully:
-            supersede &= drop
+        supersede = seen & drop & self.kinds.reconciles if self.design.supersedes else 0
         if self.expects and world.local == ABSENT and not (self._from_s3 or self.design.looks_before_it_forgets):
             # The walk has lied: nothing is done, and S3 is not asked.
             return self._on(world, f"{text}: vanished", (pc + 1, 2, seen, drop, ABSENT, local[5], supersede))
@@ -247,7 +245,7 @@ class Reconciler(Operation):
             and (is_remnant(seen, self.kinds.deletions, world.s3_owner) or not self.design.spares_s3_only)
         ):
             way = take
-        if self.design.supersedes_carefully and world.s3_owner >= 0:
+        if world.s3_owner >= 0:
             supersede &= ~(1 << world.s3_owner)
         label = f"{self.name}: S3 has {shown(world.s3)}: {('give', 'take', 'nothing to do')[way]}"
         yield self._on(world, label, (-pc, way, seen, drop, value, dirty, supersede))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -289,11 +289,10 @@ def play_pair(
     level: Level,
     *,
     until: Bad = Bad.REG | Bad.LIN,
-    remedy: Callable[[Design], Design] = lambda design: design,
     files: Sequence[tuple[int, int]] = _FILES,
 ) -> Result:
     """Search what processes of two phases do to each other. Convergence is not asked: the phases differ in it."""
-    designs = [remedy(design_of(one)), remedy(design_of(other))]
+    designs = [design_of(one), design_of(other)]
     if not stands_late_requests(one, other):
         # A reader that asks S3 alone sees what a save wrote whose answer got lost, though the save raised.
         designs = [replace(design, raising_is_void=False) for design in designs]
