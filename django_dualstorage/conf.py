@@ -94,6 +94,12 @@ OPTION_TYPES: Final[dict[str, tuple[type, ...]]] = {
 }
 
 
+#: Settings that no storage has of its own.
+_SITE_TYPES: Final[dict[str, tuple[type, ...]]] = {
+    "phase_ttl": (int, float),
+    "report_interval": (int, float),
+    "database": (str,),
+}
 #: Numbers that must be more than zero; the others may be zero, none may be less.
 _POSITIVE: Final = ("connect_timeout", "read_timeout", "breaker_failures")
 
@@ -118,6 +124,8 @@ def resolve(given: dict[str, Any]) -> Options:
             return _checked(name, found, f"The option {name!r}")
         return _checked(name, setting(name.upper()), f"The setting DUALSTORAGE_{name.upper()}")
 
+    for name in _SITE_TYPES:
+        _checked(name, setting(name.upper()), f"The setting DUALSTORAGE_{name.upper()}")
     phase = option("phase")
     s3_writes = option("s3_writes")
     if s3_writes not in S3_WRITES:
@@ -143,7 +151,7 @@ def resolve(given: dict[str, Any]) -> Options:
 def _checked(name: str, value: Any, what: str) -> Any:
     if value is None and name in ("s3", "alias", "phase"):
         return value
-    types = OPTION_TYPES[name]
+    types = OPTION_TYPES.get(name) or _SITE_TYPES[name]
     # True is an int, but nobody's timeout.
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         wanted = " or ".join(kind.__name__ for kind in types)

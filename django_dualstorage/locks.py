@@ -9,8 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Final
 
@@ -50,15 +48,6 @@ class NameLocks:
             os.close(fd)
             raise
         return fd
-
-    @contextmanager
-    def hold(self, name: str) -> Iterator[None]:
-        """Hold the lock of ``name``; see :meth:`acquire`."""
-        fd = self.acquire(name)
-        try:
-            yield
-        finally:
-            release(fd)
 
     def _wait(self, fd: int, name: str) -> None:
         deadline = time.monotonic() + self._timeout

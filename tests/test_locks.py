@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,15 @@ from django_dualstorage.journal import Journal
 from django_dualstorage.locks import NameLocks, release
 from tests.support.fork import run_in_child
 from tests.support.lab import idle_child
+
+
+@contextmanager
+def hold(locks: NameLocks, name: str) -> Iterator[None]:
+    lock = locks.acquire(name)
+    try:
+        yield
+    finally:
+        release(lock)
 
 
 @pytest.fixture
@@ -35,7 +46,7 @@ def test_threads_exclude_each_other(locks: NameLocks) -> None:
     def work() -> None:
         nonlocal inside, most, total
         for _ in range(50):
-            with locks.hold("a.txt"):
+            with hold(locks, "a.txt"):
                 inside += 1
                 most = max(most, inside)
                 seen = total
@@ -57,7 +68,7 @@ def test_processes_exclude_each_other(locks: NameLocks, tmp_path: Path) -> None:
 
     def work() -> None:
         for _ in range(50):
-            with locks.hold("a.txt"):
+            with hold(locks, "a.txt"):
                 seen = int(counter.read_text())
                 os.sched_yield()
                 counter.write_text(str(seen + 1))
@@ -71,22 +82,22 @@ def test_processes_exclude_each_other(locks: NameLocks, tmp_path: Path) -> None:
 
 
 def test_names_do_not_exclude_each_other(locks: NameLocks, impatient: NameLocks) -> None:
-    with locks.hold("a.txt"), impatient.hold("b.txt"):
+    with hold(locks, "a.txt"), hold(impatient, "b.txt"):
         pass
 
 
 def test_waiting_ends_with_a_sentence(locks: NameLocks, impatient: NameLocks) -> None:
     message = r"'a\.txt' has been locked by another operation.*stopped process"
-    with locks.hold("a.txt"), pytest.raises(LockTimeoutError, match=message):
+    with hold(locks, "a.txt"), pytest.raises(LockTimeoutError, match=message):
         impatient.acquire("a.txt")
-    with impatient.hold("a.txt"):
+    with hold(impatient, "a.txt"):
         pass
 
 
 def test_lock_is_released_by_an_error(locks: NameLocks, impatient: NameLocks) -> None:
-    with pytest.raises(ZeroDivisionError), locks.hold("a.txt"):
+    with pytest.raises(ZeroDivisionError), hold(locks, "a.txt"):
         raise ZeroDivisionError
-    with impatient.hold("a.txt"):
+    with hold(impatient, "a.txt"):
         pass
 
 
@@ -96,7 +107,7 @@ def test_kill_releases_the_lock(locks: NameLocks, impatient: NameLocks) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     assert run_in_child(die).killed
-    with impatient.hold("a.txt"):
+    with hold(impatient, "a.txt"):
         pass
 
 
@@ -104,19 +115,19 @@ def test_forked_child_does_not_keep_the_lock_of_its_parent(locks: NameLocks, imp
     lock = locks.acquire("a.txt")
     with idle_child():
         release(lock)
-        with impatient.hold("a.txt"):
+        with hold(impatient, "a.txt"):
             pass
 
 
 def test_lost_folder_is_made_again(locks: NameLocks, media_root: Path) -> None:
-    with locks.hold("a.txt"):
+    with hold(locks, "a.txt"):
         pass
     shutil.rmtree(media_root / ".dualstorage")
-    with locks.hold("a.txt"):
+    with hold(locks, "a.txt"):
         assert (media_root / ".dualstorage/locks").stat().st_mode & 0o777 == 0o700
 
 
 def test_name_of_any_bytes_has_a_lock(locks: NameLocks) -> None:
     for name in ("ä", "\udce9", "", "x" * 5000):
-        with locks.hold(name):
+        with hold(locks, name):
             pass

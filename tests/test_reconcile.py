@@ -18,6 +18,7 @@ from django_dualstorage.hints import Kind
 from django_dualstorage.journal import Journal
 from django_dualstorage.operations.gate import RefusedError
 from django_dualstorage.operations.probe import honours_conditions, probe
+from django_dualstorage.protocol.operation import Locked
 from django_dualstorage.protocol.reconcile import reconcile
 from django_dualstorage.storage import DualWriteStorage
 from tests.conftest import MakeStorage
@@ -103,7 +104,7 @@ def test_object_that_is_replaced_before_it_is_deleted_is_looked_at_again(storage
 def test_name_that_stays_locked_is_a_failure_of_that_name(lab: Lab, storage: DualWriteStorage, name: str) -> None:
     impatient = lab.storage("dual", lock_timeout=0)
     write(storage, name)
-    with storage.pair.locks.hold(name):
+    with Locked(storage.pair, name):
         result = reconciled(impatient, name)
     assert (result.outcome, result.clean) == (Outcome.FAILED, False)
     assert "locked by another operation" in result.detail

@@ -151,6 +151,15 @@ def test_a_setting_of_another_type_is_named(name: str, value: Any) -> None:
         resolve({})
 
 
+@pytest.mark.parametrize(("name", "value"), [("PHASE_TTL", "3"), ("REPORT_INTERVAL", True), ("DATABASE", 5)])
+def test_a_setting_that_no_storage_has_of_its_own_is_checked_too(name: str, value: Any) -> None:
+    with (
+        override_settings(**{f"DUALSTORAGE_{name}": value}),
+        pytest.raises(ConfigurationError, match=rf"^The setting DUALSTORAGE_{name} must be .*, not "),
+    ):
+        resolve({})
+
+
 def test_a_setting_that_must_have_a_value_is_named() -> None:
     with (
         override_settings(DUALSTORAGE_GRACE=None),

@@ -14,7 +14,7 @@ from django_dualstorage.checks.backends import Dual
 from django_dualstorage.checks.messages import attempted, message, told
 from django_dualstorage.checks.s3 import is_left_out, s3_problems
 from django_dualstorage.core.stamp import Stamp, next_mtime_ns
-from django_dualstorage.engine.objectstore import Source
+from django_dualstorage.engine.objectstore import Source, unnoted
 from django_dualstorage.exceptions import S3Error, S3TransientError
 from django_dualstorage.operations.probe import honours_conditions
 from django_dualstorage.sides.s3 import S3Side
@@ -77,7 +77,7 @@ def _round_trip(s3: S3Side) -> None:
     with tempfile.TemporaryFile() as file:
         os.write(file.fileno(), _CONTENT)
         source = Source(file.fileno(), len(_CONTENT))
-        s3.put(name, source, stamp, secrets.token_hex(16), patient=True, sending=_nothing)
+        s3.put(name, source, stamp, secrets.token_hex(16), patient=True, sending=unnoted)
     try:
         body = s3.get(name, patient=True)
         try:
@@ -87,7 +87,7 @@ def _round_trip(s3: S3Side) -> None:
         if content != _CONTENT or found != stamp:
             raise S3Error("what was written came back changed, or without its metadata")
     finally:
-        s3.delete(name, patient=True, sending=_nothing)
+        s3.delete(name, patient=True, sending=unnoted)
 
 
 def _next_step(error: Exception) -> str:
@@ -98,7 +98,3 @@ def _next_step(error: Exception) -> str:
         step
         or "It was a PUT, GET or DELETE of one small object below location: look up what the service means by that."
     )
-
-
-def _nothing() -> None:
-    """These requests need no hint: their keys are nobody's files."""

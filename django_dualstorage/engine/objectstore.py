@@ -48,6 +48,10 @@ class Condition:
 ALWAYS = Condition()
 
 
+def unnoted() -> None:
+    """For ``sending`` where there is no journal: S3's answer is all there is."""
+
+
 class Body(Protocol):
     """The answer to a GET."""
 

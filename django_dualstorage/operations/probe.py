@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 
 from django_dualstorage.core.names import JOURNAL_DIR, key_of
-from django_dualstorage.engine.objectstore import ALWAYS, Condition, ObjectStore, Source
+from django_dualstorage.engine.objectstore import ALWAYS, Condition, ObjectStore, Source, unnoted
 from django_dualstorage.exceptions import S3Error, S3PreconditionError, S3TransientError
 from django_dualstorage.protocol.pair import Pair
 
@@ -41,18 +41,18 @@ def honours_conditions(pair: Pair) -> bool:
     store = pair.s3.store
     key = key_of(f"{JOURNAL_DIR}/probe-{secrets.token_hex(8)}", pair.s3.configuration.location)
     with _small_source() as source:
-        store.put(key, source, {}, sending=_nothing)
+        store.put(key, source, {}, sending=unnoted)
         try:
             return _refuses(store, key, source, Condition(absent=True)) and _refuses(
                 store, key, source, Condition(etag=_WRONG_ETAG)
             )
         finally:
-            store.delete(key, ALWAYS, sending=_nothing)
+            store.delete(key, ALWAYS, sending=unnoted)
 
 
 def _refuses(store: ObjectStore, key: str, source: Source, condition: Condition) -> bool:
     try:
-        store.put(key, source, {}, condition, sending=_nothing)
+        store.put(key, source, {}, condition, sending=unnoted)
     except S3PreconditionError:
         return True
     except S3TransientError:
@@ -67,7 +67,3 @@ def _small_source() -> Iterator[Source]:
     with tempfile.TemporaryFile() as file:
         os.write(file.fileno(), b"django-dualstorage probe")
         yield Source(file.fileno(), os.fstat(file.fileno()).st_size)
-
-
-def _nothing() -> None:
-    """A probe's request needs no hint: its key is nobody's file."""

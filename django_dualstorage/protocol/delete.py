@@ -7,10 +7,11 @@ from contextlib import suppress
 
 from django_dualstorage.core.phases import Policy
 from django_dualstorage.core.steps import Step
+from django_dualstorage.engine.objectstore import unnoted
 from django_dualstorage.exceptions import S3Error, UnmovableError
 from django_dualstorage.hints import Kind
 from django_dualstorage.protocol.home import bring_home_if_only_on_s3
-from django_dualstorage.protocol.operation import Locked, Operation, nothing
+from django_dualstorage.protocol.operation import Locked, Operation
 from django_dualstorage.protocol.pair import Pair
 
 logger = logging.getLogger("django_dualstorage.delete")
@@ -24,7 +25,7 @@ def delete(pair: Pair, policy: Policy, name: str, *, deferred: bool = False) -> 
     if not policy.writes_local:
         pair.observe(Step.DELETE)
         with suppress(UnmovableError):  # S3 cannot have such a name
-            pair.s3.delete(name, patient=True, sending=nothing)
+            pair.s3.delete(name, patient=True, sending=unnoted)
         return
     if not policy.writes_s3:
         pair.observe(Step.UNLINK)

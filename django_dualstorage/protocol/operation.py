@@ -63,14 +63,10 @@ class Operation:
             self._hint.leave()
 
 
-def nothing() -> None:
-    """What there is to do where nothing is: S3 alone has no journal, an operation of its own no end of another's."""
-
-
 class Locked:
     """The lock of a name. A class: a generator would cost more than the lock."""
 
-    def __init__(self, pair: Pair, name: str, at_last: Callable[[], None] = nothing) -> None:
+    def __init__(self, pair: Pair, name: str, at_last: Callable[[], None] | None = None) -> None:
         """``at_last`` is done just before the lock is released."""
         self._pair = pair
         self._name = name
@@ -82,6 +78,7 @@ class Locked:
 
     def __exit__(self, *error: object) -> None:
         try:
-            self._at_last()
+            if self._at_last is not None:
+                self._at_last()
         finally:
             release(self._fd)

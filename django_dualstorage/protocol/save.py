@@ -12,11 +12,11 @@ from django_dualstorage.core.objects import Written
 from django_dualstorage.core.phases import Policy
 from django_dualstorage.core.stamp import Stamp, next_mtime_ns
 from django_dualstorage.core.steps import Step
-from django_dualstorage.engine.objectstore import ALWAYS, Condition, Source
+from django_dualstorage.engine.objectstore import ALWAYS, Condition, Source, unnoted
 from django_dualstorage.exceptions import NameTakenError, S3Error, S3PreconditionError, UnmovableError
 from django_dualstorage.hints import Kind, is_remnant_by
 from django_dualstorage.protocol.home import bring_home_if_only_on_s3
-from django_dualstorage.protocol.operation import Operation, nothing
+from django_dualstorage.protocol.operation import Operation
 from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.sides.filesystem import Content, StagedFile
 
@@ -246,7 +246,7 @@ def save_to_s3(
                 content_type=content_type,
                 condition=condition,
                 patient=True,
-                sending=nothing,
+                sending=unnoted,
             )
         except S3PreconditionError:
             name = next_name(name)
