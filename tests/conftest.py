@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from botocore.loaders import JSONFileLoader
 from django.core.files.storage import storages
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from pytest_django import Settings
 
 from django_dualstorage.storage import DualWriteStorage
@@ -18,6 +20,10 @@ from tests.support.lab import Lab
 from tests.support.moto import MotoServer
 from tests.support.proxy import FaultProxy
 from tests.support.seaweed import SeaweedServer
+
+# A machine that has other work must not fail a test: neither what an example takes nor how long it is to make counts.
+hypothesis_settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("untimed")
 
 MakeStorage = Callable[..., DualWriteStorage]
 
