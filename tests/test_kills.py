@@ -1,8 +1,8 @@
 """kill -9 before any line of an operation: a reader sees the old or the new, and one repair makes both sides equal.
 
-``DUALSTORAGE_LONG=1`` tries every execution of every line of the package. By default each line is tried once, and some
-of its repetitions, of the modules that touch something outside the process: a kill elsewhere leaves what a kill at the
-next such line leaves. What phases share is tried in full in one of them and sampled in the others.
+``DUALSTORAGE_LONG=1`` tries every executed line of the package, and some of its repetitions; ``DUALSTORAGE_KILLS=all``
+every execution, which takes hours. By default only modules that touch something outside the process are tried: a kill
+elsewhere leaves what a kill at the next such line leaves. And what phases share is sampled in all but one of them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def lab(seaweed: SeaweedServer, seaweed_bucket: str, tmp_path_factory: pytest.Te
 @pytest.fixture(scope="module", autouse=True)
 def _summary() -> Iterator[None]:
     yield
-    print(f"\n{kills.total} kills ({'long' if kills.LONG else 'short'} form)")
+    print(f"\n{kills.total} kills ({'every execution' if kills.ALL else 'long form' if kills.LONG else 'short form'})")
 
 
 @pytest.fixture(autouse=True)

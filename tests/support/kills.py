@@ -12,6 +12,8 @@ from tests.support.lab import Lab
 
 PACKAGE = os.path.dirname(django_dualstorage.__file__)
 LONG = os.environ.get("DUALSTORAGE_LONG") == "1"
+#: Hours: every execution of every line.
+ALL = os.environ.get("DUALSTORAGE_KILLS") == "all"
 #: By default, every how many-th repetition of a line is tried.
 EVERY = 25
 TOUCHING = tuple(
@@ -44,7 +46,7 @@ def taken_over(storage: DualWriteStorage) -> DualWriteStorage:
 
 def chosen(lines: list[tuple[str, int]], sample: int) -> list[int]:
     """The points at which to kill, counted from 1."""
-    if LONG:
+    if ALL:
         return list(range(1, len(lines) + 1))
     known: set[tuple[str, int]] = set()
     points = []
@@ -55,9 +57,9 @@ def chosen(lines: list[tuple[str, int]], sample: int) -> list[int]:
             if repeated % EVERY:
                 continue
         known.add(line)
-        if line[0].startswith(TOUCHING):
+        if LONG or line[0].startswith(TOUCHING):
             points.append(number)
-    return points[::sample]
+    return points if LONG else points[::sample]
 
 
 def kill_everywhere(
@@ -71,7 +73,8 @@ def kill_everywhere(
     """Kill ``operation`` at each chosen line; ``check(name, line event)`` after each. How many died."""
     global total
     name = prepare()
-    points = chosen(count_lines(lambda: operation(taken_over(storage), name), PACKAGE), sample)
+    lines = count_lines(lambda: operation(taken_over(storage), name), PACKAGE)
+    points = chosen(lines, sample)
     check(name, 0)
     died = 0
     for point in points:
@@ -81,5 +84,6 @@ def kill_everywhere(
         died += result.killed
         check(name, point)
     assert died > 0.9 * len(points)
+    print(f"{died} kills at {len({lines[point - 1] for point in points})} lines of {len(set(lines))} executed")
     total += died
     return died
