@@ -204,7 +204,7 @@ def test_the_table_prints_counter_examples_when_asked(capsys: pytest.CaptureFixt
     assert main(["-v", "M4"]) == 0
     printed = capsys.readouterr().out
     assert "LIN" in printed
-    assert ": no local file, a hint => nothing" in printed
+    assert ": still no local file => nothing" in printed
 
 
 def test_strict_differs_from_the_built_design_in_whom_it_tells_and_what_it_defers() -> None:
