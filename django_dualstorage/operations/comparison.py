@@ -223,9 +223,11 @@ class Comparison:
     def _only_listed(self) -> Iterator[Batch]:
         if all(self._matched):
             return
-        wanted = "" if self._selection.names is None else " WHERE name IN wanted"
+        query = "SELECT name, nr, size, etag FROM listed"
+        if self._selection.names is not None:
+            query += " WHERE name IN wanted"
         with spooling():
-            rows = self._database.execute(f"SELECT name, nr, size, etag FROM listed{wanted}")
+            rows = self._database.execute(query)
             while chunk := rows.fetchmany(BATCH):
                 only = [
                     Compared(name, None, ListedObject(self._before + name, size, etag))
