@@ -33,8 +33,9 @@ def read_both(pair: Pair, name: str, *, certified_etag: str | None) -> tuple[int
     for _ in range(_TRIES):
         file, local = pair.local.open_movable(name)
         with file:
-            if 0 <= time.time() - local.mtime_ns / 1e9 < _SETTLE:
-                time.sleep(_SETTLE)
+            age = time.time() - local.mtime_ns / 1e9
+            if 0 <= age < _SETTLE:
+                time.sleep(_SETTLE - age)
             body = pair.s3.get(name, patient=True)
             try:
                 if body.info.stamp is not None and body.info.stamp != local:
