@@ -50,7 +50,7 @@ class Inventory:
     """
 
     def __init__(self, folder: str, identity: str) -> None:
-        """``folder`` is the journal's; ``identity`` names endpoint, bucket and prefix: another has an inventory of its own."""
+        """``folder`` is the journal's. ``identity`` names endpoint, bucket and prefix: another has its own file."""
         digest = blake2b(identity.encode(), digest_size=16).hexdigest()
         self.path = os.path.join(folder, f"inventory-{digest}.sqlite")
         self._lock = threading.Lock()
