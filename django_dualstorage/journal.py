@@ -261,8 +261,8 @@ class HintedNames:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def __contains__(self, name: str) -> bool:
-        return bool(self._digests) and _digest(name, self._key) in self._digests
+    def __contains__(self, name: object) -> bool:
+        return bool(self._digests) and isinstance(name, str) and _digest(name, self._key) in self._digests
 
 
 class _Explained:

@@ -92,6 +92,8 @@ class Report:
     #: Objects that no local file belongs to, where the command looked, and the first of their names.
     s3_only: int = 0
     s3_only_names: list[str] = field(default_factory=list)
+    #: Local files that no object belongs to, where the command brings objects to the disk.
+    local_only: int = 0
     #: Hints that must wait out their grace period.
     pending: int = 0
     seconds: float = 0.0
@@ -111,9 +113,10 @@ class Report:
         if result.outcome.is_problem and len(self.problems) < self.KEPT:
             self.problems.append(result)
 
-    def add_unchanged(self, files: int) -> None:
-        """Count files that were known to be certified before anybody was asked."""
-        self.counts[Outcome.CERTIFIED] += files
+    def add_many(self, outcome: Outcome, files: int) -> None:
+        """Count files that nothing more is to be said about."""
+        if files:
+            self.counts[outcome] += files
 
     def add_s3_only(self, names: Iterable[str]) -> None:
         """Count objects that no local file belongs to."""
@@ -146,6 +149,7 @@ class Report:
             "bytes_moved": self.bytes_moved,
             "s3_only": self.s3_only,
             "s3_only_names": self.s3_only_names,
+            "local_only": self.local_only,
             "pending_hints": self.pending,
             "seconds": round(self.seconds, 3),
             "interrupted": self.interrupted,
