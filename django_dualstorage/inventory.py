@@ -14,7 +14,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from hashlib import blake2b
 from typing import Final, NamedTuple
@@ -42,6 +42,20 @@ class Certified(NamedTuple):
     etag: str
 
 
+class Speed(NamedTuple):
+    """What the last run moved in which time."""
+
+    files: int
+    bytes: int
+    seconds: float
+
+    def estimate(self, files: int, size: int) -> float:
+        """Seconds for that many files and bytes at this speed: whichever of the two takes longer."""
+        by_files = files / self.files if self.files else 0.0
+        by_bytes = size / self.bytes if self.bytes else 0.0
+        return self.seconds * max(by_files, by_bytes)
+
+
 class Inventory:
     """What has been certified between one MEDIA_ROOT and one prefix of one bucket. Building one touches nothing.
 
@@ -50,7 +64,7 @@ class Inventory:
     """
 
     def __init__(self, folder: str, identity: str) -> None:
-        """``folder`` is the journal's; ``identity`` names endpoint, bucket and prefix: another has an inventory of its own."""
+        """``folder`` is the journal's. ``identity`` names endpoint, bucket and prefix: another has its own file."""
         digest = blake2b(identity.encode(), digest_size=16).hexdigest()
         self.path = os.path.join(folder, f"inventory-{digest}.sqlite")
         self._lock = threading.Lock()
@@ -68,14 +82,30 @@ class Inventory:
     def note(self, rows: Iterable[Certified]) -> bool:
         """Remember many rows at once; whether it could be done."""
         rows = list(rows)
-        if not rows:
-            return True
+        return not rows or self._write("INSERT OR REPLACE INTO certified VALUES (?, ?, ?, ?)", rows)
+
+    def note_speed(self, speed: Speed) -> bool:
+        """Remember how fast the last run was; whether it could be done."""
+        return self._write("INSERT OR REPLACE INTO speed VALUES (1, ?, ?, ?)", [speed])
+
+    def speed(self) -> Speed | None:
+        """How fast the last run was; None if nobody knows. Makes nothing."""
+        if not os.path.exists(self.path) or not self.usable():
+            return None
+        try:
+            with closing(self._opened()) as database:
+                row = database.execute("SELECT files, bytes, seconds FROM speed").fetchone()
+        except sqlite3.Error:
+            return None  # an estimate is not worth a word
+        return Speed(*row) if row else None
+
+    def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> bool:
         for _ in range(2):
             if not self.usable():
                 return False
             try:
                 with self._lock, closing(self._opened()) as database, database:
-                    database.executemany("INSERT OR REPLACE INTO certified VALUES (?, ?, ?, ?)", rows)
+                    database.executemany(statement, rows)
             except sqlite3.OperationalError as error:  # busy, full, read-only: nothing is wrong with the file itself
                 logger.warning("The inventory %s did not take %d rows: %s", self.path, len(rows), error)
                 return False
@@ -119,7 +149,8 @@ class Inventory:
             except sqlite3.DatabaseError as error:
                 why = str(error)
             self.forget(why)
-        os.makedirs(os.path.dirname(self.path), DIR_MODE, exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(os.path.dirname(self.path), DIR_MODE)  # not MEDIA_ROOT itself, if that is not mounted
         # Made aside and renamed in, so that nobody opens it half made. SQLite gives its journal the same mode.
         aside = f"{self.path}.{os.getpid()}-{threading.get_ident()}"
         os.close(os.open(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE))
@@ -131,6 +162,10 @@ class Inventory:
                 database.execute(
                     "CREATE TABLE certified (name TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, "
                     "etag TEXT NOT NULL) WITHOUT ROWID"
+                )
+                database.execute(
+                    "CREATE TABLE speed (id INTEGER PRIMARY KEY, files INTEGER NOT NULL, bytes INTEGER NOT NULL, "
+                    "seconds REAL NOT NULL)"
                 )
             with suppress(FileExistsError):  # another process was first
                 os.link(aside, self.path)

@@ -238,6 +238,7 @@ def test_certified_row_is_set_by_a_complete_full_run_only(make_proxied: MakeStor
     assert certified()
     state = StorageState.objects.get()
     assert (state.phase, state.volume_id) == ("dual", storage.pair.journal.volume_id)
+    write(storage, "a.txt", b"another version")
     run(storage, stop=(stopped := never_stop()), on_result=lambda result: stopped.ask())
     assert not certified()
 

@@ -63,7 +63,7 @@ def translate(glob: str) -> str:
     """
     if not glob.strip("/"):
         raise ValueError("an empty glob fits nothing")
-    anywhere = "/" not in glob.rstrip("/") and not glob.startswith("/")
+    anywhere = "/" not in glob
     if glob.endswith("/"):
         glob += "**"
     glob = glob.removeprefix("/")

@@ -8,7 +8,7 @@ doubt costs no request and next to no Python.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -111,13 +111,14 @@ class Comparison:
         """Give the temporary file back."""
         self._database.close()
 
-    def of(self, root: str, *, count_certified: bool = False, s3_only: bool = True) -> Iterator[Batch]:
-        """Compare the tree below ``root``. With ``count_certified`` those files are not named, only counted."""
+    def of(self, root: str, *, count_certified: bool = False, but: Container[str] = ()) -> Iterator[Batch]:
+        """Compare the tree below ``root``. With ``count_certified`` certified files are only counted, not named,
+        ``but`` those.
+        """
         walked = walk_versions(root, self._prefix)
         while chunk := list(islice(walked, BATCH)):
-            yield self._compare_chunk(chunk, count_certified=count_certified)
-        if s3_only:
-            yield from self._only_listed()
+            yield self._compare_chunk(chunk, count_certified=count_certified, but=but)
+        yield from self._only_listed()
 
     def _prepare(self) -> None:
         run = self._database.execute
@@ -172,7 +173,7 @@ class Comparison:
             query += " LEFT JOIN wanted w ON w.name = b.name"
         self._query = query
 
-    def _compare_chunk(self, chunk: list[Version | FileResult], *, count_certified: bool) -> Batch:
+    def _compare_chunk(self, chunk: list[Version | FileResult], *, count_certified: bool, but: Container[str]) -> Batch:
         others: list[Compared] = []
         versions = []
         selection = self._selection
@@ -191,7 +192,7 @@ class Comparison:
                 self._matched[number] = 1
             if (since is not None and mtime_ns < since) or (named and row[7] is None):
                 continue
-            if known is not None and count_certified:
+            if known is not None and count_certified and name not in but:
                 unchanged += 1
                 size_of_unchanged += size
                 continue

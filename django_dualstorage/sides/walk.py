@@ -101,7 +101,11 @@ def _file_or_problem(name: str, entry: os.DirEntry[str]) -> Version | FileResult
             return FileResult(name, Outcome.SYMLINK, detail=f"is {what}; remove it")
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             return None
-        return FileResult(name, Outcome.UNREADABLE, detail=f"cannot be looked at ({error.strerror})")
+        return FileResult(
+            name,
+            Outcome.UNREADABLE,
+            detail=f"cannot be looked at ({error.strerror}); give this user search permission on its folder",
+        )
     if link and not stat.S_ISREG(status.st_mode):
         return FileResult(name, Outcome.SPECIAL, detail="is a socket, pipe or device, not a file; remove it")
     return Version(name, status.st_size, status.st_mtime_ns)
