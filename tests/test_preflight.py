@@ -107,19 +107,17 @@ def test_etags_of_which_the_rule_is_not_known(etag: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("of_disk", "of_s3", "certified", "side"),
+    ("of_disk", "of_s3", "side"),
     [
-        ("e", "x", False, Side.S3),
-        ("e", "x", True, Side.S3),
-        ("x", "e", True, Side.DISK),
-        ("x", "e", False, Side.UNKNOWN),
-        ("x", "y", True, Side.UNKNOWN),
-        (None, "e", True, Side.UNKNOWN),
-        (None, None, False, Side.UNKNOWN),
+        ("e", "x", Side.S3),
+        ("x", "e", Side.UNKNOWN),
+        ("x", "y", Side.UNKNOWN),
+        (None, "e", Side.UNKNOWN),
+        (None, None, Side.UNKNOWN),
     ],
 )
-def test_who_is_at_fault(of_disk: str | None, of_s3: str | None, certified: bool, side: Side) -> None:
-    found, why = at_fault(Evidence("e", of_disk, of_s3, certified))
+def test_who_is_at_fault(of_disk: str | None, of_s3: str | None, side: Side) -> None:
+    found, why = at_fault(Evidence("e", of_disk, of_s3))
     assert found is side
     assert ("both unknown" in why) == (side is Side.UNKNOWN)
 

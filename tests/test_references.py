@@ -16,6 +16,7 @@ from django.utils.functional import empty
 
 from django_dualstorage.core.differences import Difference
 from django_dualstorage.operations import references as module
+from django_dualstorage.operations import spool
 from django_dualstorage.operations.references import fields_of, is_same, referenced_names, references
 from django_dualstorage.operations.verify import Verification, Verify, Wanted
 from django_dualstorage.storage import DualWriteStorage
@@ -130,7 +131,8 @@ def verified(storage: DualWriteStorage, **wanted: Any) -> Verification:
 
 
 def findings(result: Verification) -> list[tuple[Difference, str]]:
-    found = sorted((one.kind, one.name) for one in result.found() if one.kind is not Difference.MISSING_ON_S3)
+    others = (one for one in result.found() if one.kind is not Difference.MISSING_ON_S3)
+    found: list[tuple[Difference, str]] = sorted((one.kind, one.name) for one in others)
     result.close()
     return found
 
@@ -182,7 +184,7 @@ def test_row_is_not_accused_of_what_has_changed_since(
     came = library.Document.objects.create(file="came.txt")
     gone = library.Document.objects.create(file="gone.txt")
     came_on_s3 = library.Document.objects.create(file="s3.txt")
-    index = module_index()
+    index = spool.Spool.index
 
     def meanwhile(self: Any) -> None:
         index(self)
@@ -191,20 +193,15 @@ def test_row_is_not_accused_of_what_has_changed_since(
         default_storage.pair.local.unlink(came_on_s3.file.name)
         library.Document.objects.filter(pk=gone.pk).delete()
 
-    from django_dualstorage.operations import spool
-
-    # The files are seen before, the rows are read after; the second call is after the rows.
     calls: list[int] = []
-    monkeypatch.setattr(
-        spool.Spool, "index", lambda self: (calls.append(1), (meanwhile if len(calls) == 2 else index)(self))[1]
-    )
+
+    def indexed(self: Any) -> None:
+        calls.append(1)
+        # The first is after the files were seen, the second after the rows were read.
+        (meanwhile if len(calls) == 2 else index)(self)
+
+    monkeypatch.setattr(spool.Spool, "index", indexed)
     assert findings(verified(default_storage)) == []
-
-
-def module_index() -> Any:
-    from django_dualstorage.operations.spool import Spool
-
-    return Spool.index
 
 
 def test_without_a_field_nothing_is_said_of_files(default_storage: DualWriteStorage, db: None) -> None:

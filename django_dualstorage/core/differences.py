@@ -62,11 +62,6 @@ class Difference(str, Enum):
         """Whether it has to be mended, so that the command exits with 1. The others are worth knowing."""
         return self not in _NOTICES
 
-    @property
-    def is_mended_by_fix(self) -> bool:
-        """Whether backfill and repair make it go away by themselves."""
-        return self in _MENDED_BY_FIX
-
 
 _NOTICES: Final = frozenset(
     {
@@ -78,7 +73,8 @@ _NOTICES: Final = frozenset(
         Difference.EMPTY,
     }
 )
-_MENDED_BY_FIX: Final = frozenset(
+#: What backfill and repair make go away by themselves.
+MENDED_BY_FIX: Final = frozenset(
     {
         Difference.MISSING_ON_S3,
         Difference.DIFFERS,
@@ -93,8 +89,8 @@ NEXT: Final[dict[Difference, str]] = {
     Difference.MISSING_ON_S3: "manage.py dualstorage_backfill",
     Difference.MISSING_LOCALLY: "manage.py dualstorage_backfill --reverse, or remove the objects if nobody wants them",
     Difference.DIFFERS: "manage.py dualstorage_backfill",
-    Difference.BYTES_DIFFER: "look at both copies; then `touch` the file and run manage.py dualstorage_backfill to "
-    "take the disk's, or put S3's in its place",
+    Difference.BYTES_DIFFER: "look at both copies; to take the disk's, `touch` the file, which makes it a new version, "
+    "and run manage.py dualstorage_backfill; to take S3's, save it through the site",
     Difference.UNSTAMPED: "manage.py dualstorage_backfill",
     Difference.EXTRA_ON_S3: "manage.py dualstorage_repair",
     Difference.HINT_PENDING: "manage.py dualstorage_repair",
@@ -180,14 +176,13 @@ class Evidence:
     #: What the ETag would be, computed over either side's bytes; None where its rule is not known.
     of_disk: str | None
     of_s3: str | None
-    #: The object has the ETag under which a command has certified this very version of the file.
-    certified: bool
 
 
 def at_fault(evidence: Evidence) -> tuple[Side, str]:
     """Which side has other bytes than it had, and why that is believed.
 
-    A stamp has no checksum of the bytes; an ETag is one, of what S3 took.
+    A stamp has no checksum of the bytes; an ETag is one, of what S3 took. That the inventory has certified the ETag
+    proves nothing: whoever rewrites an object and keeps its stamp is certified by the next command that looks.
     """
     if evidence.of_disk is None or evidence.of_s3 is None:
         return Side.UNKNOWN, "both unknown: the ETag of the object is no checksum that can be computed from the bytes"
@@ -195,11 +190,6 @@ def at_fault(evidence: Evidence) -> tuple[Side, str]:
         return Side.S3, "the disk is right: its bytes are those of which S3 took the ETag, and S3 gives out others"
     if evidence.of_s3 != evidence.etag:
         return Side.UNKNOWN, "both unknown: the object's ETag fits neither the disk's bytes nor S3's"
-    if evidence.certified:
-        return (
-            Side.DISK,
-            "S3 is right: it has what it had when the copy was certified, and the file has changed without its time",
-        )
     return (
         Side.UNKNOWN,
         "both unknown: the file has changed without its time, or somebody has written the object and kept its stamp",

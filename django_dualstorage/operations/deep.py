@@ -22,12 +22,11 @@ class ChangingError(Exception):
     """The file, or the object, was written to all the time."""
 
 
-def read_both(pair: Pair, name: str, *, certified_etag: str | None) -> tuple[int, Found | None]:
+def read_both(pair: Pair, name: str) -> tuple[int, Found | None]:
     """Compare the bytes: how many were read of each side, and what is wrong, None if they are equal.
 
-    ``certified_etag``: the ETag under which a command has certified this version of the file before. Nothing is locked,
-    for a large file takes minutes: what was read counts only if both copies say, before and after, that they are one
-    version, and a difference only if a second reading shows it again. Memory is bounded. Raises ChangingError,
+    Nothing is locked, for a large file takes minutes: what was read counts only if both copies say, before and after,
+    that they are one version, and a difference only if a second reading shows it again. Memory is bounded. Raises ChangingError,
     UnmovableError, FileNotFoundError, S3Error.
     """
     for _ in range(_TRIES):
@@ -47,13 +46,13 @@ def read_both(pair: Pair, name: str, *, certified_etag: str | None) -> tuple[int
                 continue
             if equal:
                 return local.size, None
-            found = _again(pair, name, file, local, certified_etag)
+            found = _again(pair, name, file, local)
             if found is not None:
                 return local.size, found
     raise ChangingError(name)
 
 
-def _again(pair: Pair, name: str, file: BinaryIO, local: Stamp, certified_etag: str | None) -> Found | None:
+def _again(pair: Pair, name: str, file: BinaryIO, local: Stamp) -> Found | None:
     """The second reading, with checksums; None if it says something else than the first."""
     body = pair.s3.get(name, patient=True)
     try:
@@ -75,7 +74,6 @@ def _again(pair: Pair, name: str, file: BinaryIO, local: Stamp, certified_etag: 
             etag=info.etag,
             of_disk=disk.etag() if disk else None,
             of_s3=s3.etag() if s3 else None,
-            certified=certified_etag == info.etag,
         )
     )
     return Found(Difference.BYTES_DIFFER, name, side, f"from byte {first}; {why}")

@@ -18,7 +18,7 @@ from django_dualstorage.storage import DualWriteStorage
 
 logger = logging.getLogger("django_dualstorage.references")
 
-_PAGE = 5_000
+_PAGE = 2_000
 
 OnUnread = Callable[[str, str], None]
 

@@ -24,9 +24,7 @@ class Seen(NamedTuple):
     fold: int | None
     #: Nanoseconds since the epoch; None for a name that the disk has not.
     mtime_ns: int | None
-    #: None for a name that S3 has not.
-    etag: str | None
-    certified: bool
+    on_s3: bool
 
 
 class Spool:
@@ -43,7 +41,7 @@ class Spool:
                 f"PRAGMA cache_size = -{_CACHE_KIB}",
                 "PRAGMA journal_mode = OFF",
                 "PRAGMA synchronous = OFF",
-                "CREATE TABLE seen (name TEXT, fold INTEGER, mtime_ns INTEGER, etag TEXT, certified INTEGER)",
+                "CREATE TABLE seen (name TEXT, fold INTEGER, mtime_ns INTEGER, on_s3 INTEGER)",
                 "CREATE TABLE doubt (name TEXT)",
                 "CREATE TABLE reference (name TEXT, model TEXT, pk TEXT, field TEXT)",
                 "CREATE TABLE found (kind TEXT, name TEXT, side TEXT, detail TEXT)",
@@ -58,7 +56,7 @@ class Spool:
 
     def see(self, seen: Sequence[Seen], doubts: Iterable[str]) -> None:
         """Add what a batch of the comparison showed, and the names that somebody has to look at."""
-        self._insert("INSERT INTO seen VALUES (?, ?, ?, ?, ?)", seen)
+        self._insert("INSERT INTO seen VALUES (?, ?, ?, ?)", seen)
         self._insert("INSERT INTO doubt VALUES (?)", ((name,) for name in doubts))
 
     def refer(self, references: Iterable[tuple[str, str, str, str]]) -> None:
@@ -127,20 +125,19 @@ class Spool:
         if group:
             yield group
 
-    def on_both_sides(self) -> Iterator[Seen]:
+    def on_both_sides(self) -> Iterator[str]:
         """The names that the disk and S3 have, without those that are known to be unequal."""
         known = [kind.value for kind in Difference if kind.is_problem and kind is not Difference.UNSTAMPED]
         marks = ", ".join("?" * len(known))
         last = ""
         query = (
-            "SELECT name, fold, mtime_ns, etag, certified FROM seen s WHERE name > ? AND mtime_ns IS NOT NULL"  # noqa: S608
-            f" AND etag IS NOT NULL AND NOT EXISTS (SELECT 1 FROM found f WHERE f.name = s.name AND kind IN ({marks}))"
+            "SELECT name FROM seen s WHERE name > ? AND mtime_ns IS NOT NULL"  # noqa: S608
+            f" AND on_s3 AND NOT EXISTS (SELECT 1 FROM found f WHERE f.name = s.name AND kind IN ({marks}))"
             " ORDER BY name LIMIT ?"
         )
         while page := self._rows(query, last, *known, _PAGE):
             last = page[-1][0]
-            for name, fold, mtime_ns, etag, certified in page:
-                yield Seen(name, fold, mtime_ns, etag, bool(certified))
+            yield from (name for (name,) in page)
 
     def unreferenced(self, younger_ns: int) -> Iterator[str]:
         """Names on either side that no row has; not those on the disk that are younger than ``younger_ns``."""
@@ -188,7 +185,7 @@ class Spool:
     def names_on_s3(self, limit: int, salt: int) -> list[str]:
         """Some names that S3 has, the same ones for the same ``salt``."""
         rows = self._rows(
-            "SELECT name FROM seen WHERE etag IS NOT NULL ORDER BY (rowid * 2654435761 + ?) % 1000003, name LIMIT ?",
+            "SELECT name FROM seen WHERE on_s3 ORDER BY (rowid * 2654435761 + ?) % 1000003, name LIMIT ?",
             salt,
             limit,
         )

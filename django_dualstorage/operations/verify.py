@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from django.core.exceptions import FieldError, ValidationError
 from django.db import DatabaseError
 
-from django_dualstorage.core.differences import Difference, Found, Side, classify
+from django_dualstorage.core.differences import MENDED_BY_FIX, Difference, Found, Side, classify
 from django_dualstorage.core.preflight import fold_hash, look_at, twins
 from django_dualstorage.core.report import FileResult, Outcome
 from django_dualstorage.engine.pool import Pool, Stop
@@ -25,6 +25,7 @@ from django_dualstorage.inventory import Certified, Inventory
 from django_dualstorage.operations.anonymous import look_in_anonymously, says_public
 from django_dualstorage.operations.comparison import Batch, Comparison, inventory_of
 from django_dualstorage.operations.deep import ChangingError, read_both
+from django_dualstorage.operations.engines import Limits, pair_for_command
 from django_dualstorage.operations.gate import S3Watch, demand_local_truth, demand_same_volume
 from django_dualstorage.operations.references import Reference, fields_of, references, still_says
 from django_dualstorage.operations.repair import brake
@@ -183,12 +184,13 @@ class Verify:
         storage: DualWriteStorage,
         wanted: Wanted,
         *,
+        limits: Limits | None = None,
         tell: Callable[[str], None] = logger.info,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``tell`` hears a sentence between the stages; ``clock`` gives seconds since the epoch."""
         self._storage = storage
-        self._pair = storage.pair
+        self._pair = pair_for_command(storage.pair, limits or Limits())
         self._wanted = wanted
         self._tell = tell
         self._clock = clock
@@ -280,8 +282,7 @@ class Verify:
                     name,
                     None if local is None else fold_hash(name),
                     None if local is None else local.mtime_ns,
-                    None if listed is None else listed.etag,
-                    certified,
+                    listed is not None,
                 )
             )
             if movable and not certified:
@@ -442,7 +443,7 @@ class Verify:
     # -- the bytes -------------------------------------------------------------------------------------------------
 
     def _read(self, result: Verification, stop: Stop, on_result: Callable[[FileResult], None], note: RunNote) -> None:
-        names = (seen for seen in result.spool.on_both_sides() if self._wanted.takes(seen.name))
+        names = filter(self._wanted.takes, result.spool.on_both_sides())
         for looked in Pool(self._read_one, self._wanted.workers, stop).run(names):
             on_result(FileResult(looked.name, Outcome.CERTIFIED, looked.read))
             result.busy += looked.busy
@@ -453,11 +454,10 @@ class Verify:
                 result.spool.find([looked.found])
             note.beat(result.spool.counts, result.bytes_read)
 
-    def _read_one(self, seen: Seen) -> _Looked:
+    def _read_one(self, name: str) -> _Looked:
         self._watch.demand()
-        name = seen.name
         try:
-            size, found = read_both(self._pair, name, certified_etag=seen.etag if seen.certified else None)
+            size, found = read_both(self._pair, name)
         except UnmovableError as error:
             return _Looked(name, Found(Difference(error.reason), name, Side.DISK, str(error)))
         except S3NotFoundError:
@@ -494,7 +494,7 @@ class Verify:
 
     def _fix(self, result: Verification, stop: Stop, on_result: Callable[[FileResult], None], note: RunNote) -> None:
         """What backfill and repair would do about the names that were found, by the same steps under the same locks."""
-        todo = {kind: count for kind, count in result.counts.items() if kind.is_mended_by_fix}
+        todo = {kind: count for kind, count in result.counts.items() if kind in MENDED_BY_FIX}
         if not todo:
             return
         summary = ", ".join(f"{count:,} {kind}" for kind, count in todo.items())

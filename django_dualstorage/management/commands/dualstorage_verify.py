@@ -11,7 +11,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from django_dualstorage.core.differences import NEXT
+from django_dualstorage.core.differences import MENDED_BY_FIX, NEXT
 from django_dualstorage.engine.pool import Stop
 from django_dualstorage.management.base import (
     DIFFERENCES,
@@ -143,5 +143,5 @@ class Command(DualStorageCommand):
             write("Stopped before the end: what was not reached is not in these figures.")
         elif not result.problems:
             write(self.style.SUCCESS("Nothing is wrong." if not wanted.prefix else "Nothing is wrong there."))
-        elif not wanted.fix and any(kind.is_mended_by_fix for kind in result.counts):
+        elif not wanted.fix and MENDED_BY_FIX & result.counts.keys():
             write("manage.py dualstorage_verify --fix does what backfill and repair would do about these.")
