@@ -26,8 +26,8 @@ def read_both(pair: Pair, name: str) -> tuple[int, Found | None]:
     """Compare the bytes: how many were read of each side, and what is wrong, None if they are equal.
 
     Nothing is locked, for a large file takes minutes: what was read counts only if both copies say, before and after,
-    that they are one version, and a difference only if a second reading shows it again. Memory is bounded. Raises ChangingError,
-    UnmovableError, FileNotFoundError, S3Error.
+    that they are one version, and a difference only if a second reading shows it again. Memory is bounded. Raises
+    ChangingError, UnmovableError, FileNotFoundError, S3Error.
     """
     for _ in range(_TRIES):
         file, local = pair.local.open_movable(name)
