@@ -13,7 +13,6 @@ from django.core.files.base import ContentFile
 from django_dualstorage.core.report import FileResult, Outcome
 from django_dualstorage.core.selection import Rule, Selection
 from django_dualstorage.hints import Kind
-from django_dualstorage.operations import backfill as module
 from django_dualstorage.operations.comparison import inventory_of
 from django_dualstorage.operations.copying import Belief
 from django_dualstorage.operations.engines import Limits
@@ -257,7 +256,7 @@ def test_time_that_is_over_ends_the_run_and_the_next_one_goes_on(
         write(storage, f"{folder}{number}.txt")
     late = False
     original = time.monotonic
-    monkeypatch.setattr(module.time, "monotonic", lambda: original() + 3600 * late)
+    monkeypatch.setattr(time, "monotonic", lambda: original() + 3600 * late)
 
     def on_result(result: FileResult) -> None:
         nonlocal late
