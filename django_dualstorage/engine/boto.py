@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import unquote_plus
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -33,6 +32,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from django_dualstorage.core.objects import ListedObject, ObjectInfo, Written
+from django_dualstorage.engine.listing import Page, pages
 from django_dualstorage.engine.objectstore import ALWAYS, Body, Condition, Source
 from django_dualstorage.exceptions import (
     S3Error,
@@ -232,28 +232,23 @@ class BotoStore:
     def list_all(self, prefix: str) -> Iterator[ListedObject]:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
         for page in self._pages(Prefix=prefix):
-            for entry in page.get("Contents", ()):
-                yield ListedObject(_decoded(page, entry["Key"]), entry["Size"], entry["ETag"])
+            yield from page.objects
 
     def list_folder(self, prefix: str) -> tuple[list[str], list[str]]:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
         folders: list[str] = []
         keys: list[str] = []
         for page in self._pages(Prefix=prefix, Delimiter="/"):
-            folders += [_decoded(page, entry["Prefix"]) for entry in page.get("CommonPrefixes", ())]
-            keys += [_decoded(page, entry["Key"]) for entry in page.get("Contents", ())]
+            folders += page.folders
+            keys += [listed.key for listed in page.objects]
         return folders, keys
 
-    def _pages(self, **parameters: Any) -> Iterator[dict[str, Any]]:
-        # Asked for explicitly, the encoding is left to us; without it a key that XML cannot carry breaks the listing.
-        parameters = {**self._fitting("ListObjectsV2", {}), **parameters, "EncodingType": "url"}
-        while True:
-            page = self._call("list_objects_v2", None, **parameters)
-            yield page
-            token = page.get("NextContinuationToken")
-            if not page.get("IsTruncated") or not token:
-                return
-            parameters["ContinuationToken"] = token
+    def _pages(self, **parameters: Any) -> Iterator[Page]:
+        def call(request: dict[str, Any]) -> dict[str, Any]:
+            return self._call("list_objects_v2", None, **request)
+
+        request = {**self._fitting("ListObjectsV2", {}), **parameters}
+        return pages(self._client, call, request, f"the bucket {self._bucket}")
 
     # -- the client ------------------------------------------------------------------------------------------------
 
@@ -339,11 +334,6 @@ def _written(key: str, answer: Mapping[str, Any], result: Mapping[str, Any]) -> 
     if not result.get("ETag"):
         raise S3TransientError(f"The answer to writing {key} has no ETag, so it is not S3's; look at proxies between")
     return Written(_is_clean(answer), str(result["ETag"]))
-
-
-def _decoded(page: Mapping[str, Any], text: str) -> str:
-    """A key of a listing; encoded only if the server says that it did as it was asked."""
-    return unquote_plus(text) if page.get("EncodingType") == "url" else text
 
 
 def _info(key: str, answer: Mapping[str, Any]) -> ObjectInfo:
