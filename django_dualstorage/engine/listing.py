@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
-from xml.etree import ElementTree
+from xml.parsers.expat import ExpatError, ParserCreate
 
 from django_dualstorage.core.objects import ListedObject
 from django_dualstorage.exceptions import S3TransientError
@@ -19,8 +19,8 @@ from django_dualstorage.exceptions import S3TransientError
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-#: Of all operations, to come before the client library's own look for errors, which parses the whole body too.
-_EVENT: Final = "before-parse.s3"
+#: With a wildcard it comes before the client library's own look for errors, which parses the whole body too.
+_EVENT: Final = "before-parse.*.ListObjectsV2"
 _TAKEN: Final = "DualstorageBody"
 _NOTHING: Final = b"<ListBucketResult/>"
 _ROOT: Final = "ListBucketResult"
@@ -40,8 +40,21 @@ class Page:
     token: str = ""
 
 
+Around = Callable[[Callable[[], Page]], Page]
+"""Gets a page by the function given, be it with several calls."""
+
+
+def once(call: Callable[[], Page]) -> Page:
+    """The :data:`Around` that just calls."""
+    return call()
+
+
 def pages(
-    client: S3Client, call: Callable[[dict[str, Any]], Mapping[str, Any]], parameters: Mapping[str, Any], where: str
+    client: S3Client,
+    call: Callable[[dict[str, Any]], Mapping[str, Any]],
+    parameters: Mapping[str, Any],
+    where: str,
+    around: Around = once,
 ) -> Iterator[Page]:
     """All pages of a listing. ``call`` sends one ListObjectsV2 request with ``client``, ``where`` is for messages.
 
@@ -52,13 +65,17 @@ def pages(
     client.meta.events.register_first(_EVENT, _take_body, unique_id="django-dualstorage-listing")
     # Asked for explicitly, the encoding is left to us; without it a key that XML cannot carry breaks the listing.
     request = {**parameters, "EncodingType": "url"}
-    while True:
+
+    def fetch() -> Page:
         _mine.listing = True
         try:
             answer = call(request)
         finally:
             _mine.listing = False
-        page = parse(answer[_TAKEN], where)
+        return parse(answer[_TAKEN], where)
+
+    while True:
+        page = around(fetch)
         yield page
         if not page.token:
             return
@@ -67,9 +84,7 @@ def pages(
         request["ContinuationToken"] = page.token
 
 
-def _take_body(
-    response_dict: dict[str, Any], customized_response_dict: dict[str, Any] | None = None, **_: Any
-) -> None:
+def _take_body(response_dict: dict[str, Any], customized_response_dict: dict[str, Any] | None = None, **_: Any) -> None:
     if not getattr(_mine, "listing", False) or customized_response_dict is None:
         return
     # An error keeps its body, for the client library to read; there are some with status 200.
@@ -80,37 +95,73 @@ def _take_body(
 
 def parse(body: bytes, where: str) -> Page:
     """What the body of a ListObjectsV2 answer says. Raises S3TransientError if it is not one, or is damaged."""
+    reader = _Reader()
     try:
-        root = ElementTree.fromstring(body)  # noqa: S314  expat limits entities; the client library reads it like this
-    except ElementTree.ParseError as error:
+        reader.read(body)
+    except ExpatError as error:
         raise S3TransientError(f"The listing of {where} is not XML ({error}), so it is not S3's") from error
-    namespace = root.tag[: root.tag.rfind("}") + 1]
-    if root.tag != namespace + _ROOT:
-        raise S3TransientError(f"The answer to listing {where} is no listing, so it is not S3's")
-    encoded = root.findtext(f"{namespace}EncodingType") == "url"
-    page = Page()
-    key_tag, size_tag, etag_tag = f"{namespace}Key", f"{namespace}Size", f"{namespace}ETag"
-    try:
-        for element in root.iterfind(f"{namespace}Contents"):
-            found = {child.tag: child.text for child in element}
-            page.objects.append(
-                ListedObject(_decoded(found[key_tag], encoded), int(found[size_tag] or ""), found[etag_tag] or "")
-            )
-        for element in root.iterfind(f"{namespace}CommonPrefixes"):
-            page.folders.append(_decoded(element.findtext(f"{namespace}Prefix"), encoded))
     except (KeyError, ValueError) as error:
         raise S3TransientError(f"The listing of {where} has an entry without key, size or ETag") from error
-    if root.findtext(f"{namespace}IsTruncated") == "true":
-        page.token = root.findtext(f"{namespace}NextContinuationToken") or ""
+    if reader.root != _ROOT:
+        raise S3TransientError(f"The answer to listing {where} is no listing, so it is not S3's")
+    encoded = reader.of_page.get("EncodingType") == "url"
+    page = Page(
+        [ListedObject(_decoded(key, encoded), size, etag) for key, size, etag in reader.objects],
+        [_decoded(folder, encoded) for folder in reader.folders],
+    )
+    if reader.of_page.get("IsTruncated") == "true":
+        page.token = reader.of_page.get("NextContinuationToken", "")
         if not page.token:
             raise S3TransientError(f"The listing of {where} says that it goes on, but not where; it cannot be used")
     return page
 
 
-def _decoded(text: str | None, encoded: bool) -> str:
+class _Reader:
+    """Takes in the elements as they come: a tree of them costs twice the time, and the garbage collector's."""
+
+    def __init__(self) -> None:
+        self.root = ""
+        self.of_page: dict[str, str] = {}
+        self.objects: list[tuple[str, int, str]] = []
+        self.folders: list[str] = []
+        self._depth = 0
+        self._text: list[str] = []
+        self._entry: dict[str, str] = {}
+
+    def read(self, body: bytes) -> None:
+        """Raises ExpatError; KeyError or ValueError for an object without what every object has."""
+        parser = ParserCreate()
+        parser.buffer_text = True
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.CharacterDataHandler = self._text.append
+        parser.Parse(body, True)
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        self._text.clear()
+        if self._depth == 1:
+            self.root = name.rpartition(":")[2]
+
+    def _end(self, name: str) -> None:
+        depth = self._depth
+        self._depth = depth - 1
+        if depth == 3:
+            self._entry[name] = "".join(self._text)
+        elif depth == 2:
+            if name == "Contents":
+                entry = self._entry
+                self.objects.append((entry["Key"], int(entry["Size"]), entry["ETag"]))
+            elif name == "CommonPrefixes":
+                self.folders.append(self._entry["Prefix"])
+            else:
+                self.of_page[name] = "".join(self._text)
+            self._entry = {}
+        self._text.clear()
+
+
+def _decoded(text: str, encoded: bool) -> str:
     """A key of a listing; encoded only if the server says that it did as it was asked."""
-    if not text:
-        raise ValueError("empty")
     if not encoded:
         return text
     text = text.replace("+", " ")
