@@ -38,7 +38,7 @@ class Certified(NamedTuple):
     size: int
     #: Nanoseconds since the epoch.
     mtime_ns: int
-    #: As the listing gives it.
+    #: Without its quotes: see :func:`~django_dualstorage.core.objects.bare_etag`.
     etag: str
 
 

@@ -54,7 +54,7 @@ def test_every_name_once_with_what_both_sides_have(
         root = Path(folder, "media")
         root.mkdir()
         inventory = Inventory(folder, "here")
-        inventory.note(Certified(name, 1, MTIME, '"e"') for name in known)
+        inventory.note(Certified(name, 1, MTIME, "e") for name in known)
         write(root, *local)
         shuffled = listing(*listed)
         random.Random(seed).shuffle(shuffled)
@@ -72,10 +72,10 @@ def test_every_name_once_with_what_both_sides_have(
 @pytest.mark.parametrize(
     "row",
     [
-        Certified("a", 2, MTIME, '"e"'),
-        Certified("a", 1, MTIME + 1, '"e"'),
-        Certified("a", 1, MTIME, '"f"'),
-        Certified("b", 1, MTIME, '"e"'),
+        Certified("a", 2, MTIME, "e"),
+        Certified("a", 1, MTIME + 1, "e"),
+        Certified("a", 1, MTIME, "f"),
+        Certified("b", 1, MTIME, "e"),
     ],
 )
 def test_only_the_very_version_under_the_very_etag_is_certified(
@@ -84,7 +84,7 @@ def test_only_the_very_version_under_the_very_etag_is_certified(
     write(media_root, "a")
     inventory.note([row])
     assert [one.certified for one in compare(str(media_root), listing("a"), inventory)] == [False]
-    inventory.note([Certified("a", 1, MTIME, '"e"')])
+    inventory.note([Certified("a", 1, MTIME, "e")])
     assert [one.certified for one in compare(str(media_root), listing("a"), inventory)] == [True]
     assert [one.certified for one in compare(str(media_root), listing("a"), None)] == [False]
 
@@ -93,14 +93,14 @@ def test_object_without_etag_or_of_another_size_is_never_certified(media_root: P
     write(media_root, "a")
     inventory.note([Certified("a", 1, MTIME, "")])
     assert [one.certified for one in compare(str(media_root), listing("a", etag=""), inventory)] == [False]
-    inventory.note([Certified("a", 1, MTIME, '"e"')])
+    inventory.note([Certified("a", 1, MTIME, "e")])
     assert [one.certified for one in compare(str(media_root), listing("a", size=2), inventory)] == [False]
 
 
 def test_certified_files_can_be_counted_only(media_root: Path, inventory: Inventory) -> None:
     names = [f"{number}" for number in range(2500)]
     write(media_root, *names, size=3)
-    inventory.note(Certified(name, 3, MTIME, '"e"') for name in names[1:])
+    inventory.note(Certified(name, 3, MTIME, "e") for name in names[1:])
     comparison = Comparison(listing(*names, "only", size=3), inventory)
     batches = list(comparison.of(str(media_root), count_certified=True))
     comparison.close()
@@ -153,14 +153,14 @@ def test_key_listed_twice_counts_once(media_root: Path) -> None:
 def test_inventory_damaged_while_it_is_used_is_as_empty(media_root: Path, inventory: Inventory) -> None:
     names = [f"{number}" for number in range(1500)]
     write(media_root, *names)
-    inventory.note(Certified(name, 1, MTIME, '"e"') for name in names)
+    inventory.note(Certified(name, 1, MTIME, "e") for name in names)
     comparison = Comparison(listing(*names), inventory)
     Path(inventory.path).write_bytes(Path(inventory.path).read_bytes()[:100] + os.urandom(100_000))
     found = [one for batch in comparison.of(str(media_root)) for one in batch.others]
     comparison.close()
     assert len(found) == 1500
     assert not any(one.certified for one in found)
-    assert inventory.note([Certified("a", 1, MTIME, '"e"')])
+    assert inventory.note([Certified("a", 1, MTIME, "e")])
     assert len(inventory) == 1
 
 

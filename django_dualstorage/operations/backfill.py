@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import Final, NamedTuple
 
 from django_dualstorage import records
-from django_dualstorage.core.objects import ListedObject
+from django_dualstorage.core.objects import ListedObject, bare_etag
 from django_dualstorage.core.report import FileResult, Outcome, Report
 from django_dualstorage.core.selection import EVERYTHING, Selection
 from django_dualstorage.engine.pool import Pool, Stop
@@ -27,6 +27,7 @@ from django_dualstorage.operations.gate import (
 )
 from django_dualstorage.operations.ordering import Order, ordered
 from django_dualstorage.operations.probe import probe
+from django_dualstorage.sides.walk import Version, walk_versions
 from django_dualstorage.storage import DualWriteStorage
 from django_dualstorage.wiring import DEFAULT_ALIAS
 
@@ -105,7 +106,7 @@ class Backfill:
         self._late = False
 
     @property
-    def _is_whole(self) -> bool:
+    def is_whole(self) -> bool:
         """Whether a complete run means that S3 has every file in its very version."""
         whole = not self._prefix and self._selection.is_everything
         return whole and not self._reverse and self._belief is not Belief.SIZE
@@ -124,7 +125,7 @@ class Backfill:
         """
         self._demand_sense()
         demand_same_volume(self._storage)
-        if not self._dry_run and self._is_whole:
+        if not self._dry_run and self.is_whole:
             records.demand_tables()
         started = time.monotonic()
         deadline = None if self._limits.duration is None else started + self._limits.duration
@@ -159,6 +160,20 @@ class Backfill:
         self._remember(report, inventory)
         return report
 
+    def count(self, ended: Callable[[], bool]) -> int | None:
+        """How many files a run looks at; None if that is not known before its end, or once ``ended()`` is true."""
+        if self._reverse or self._selection.names is not None:
+            return None
+        files = 0
+        takes, since = self._selection.takes_name, self._selection.since_ns
+        for found in walk_versions(self._storage.root, self._prefix):
+            if not files % 1000 and ended():
+                return None
+            if since is not None and isinstance(found, Version) and found.mtime_ns < since:
+                continue
+            files += takes(found.name)
+        return files
+
     # -- what must hold --------------------------------------------------------------------------------------------
 
     def _demand_sense(self) -> None:
@@ -170,7 +185,7 @@ class Backfill:
         self._watch.demand()
 
     def _demand_files(self, report: Report, comparison: Comparison, stop: Stop) -> None:
-        if comparison.objects and not report.files and self._is_whole and not stop and not self._late:
+        if comparison.objects and not report.files and self.is_whole and not stop and not self._late:
             raise RefusedError(
                 f"MEDIA_ROOT {self._storage.root} has no files, but S3 has {comparison.objects:,} under its prefix. "
                 "Is the volume mounted? Nothing was changed."
@@ -290,7 +305,7 @@ class Backfill:
             return
         if moved >= _ENOUGH_FOR_SPEED:
             inventory.note_speed(Speed(moved, report.bytes_moved, report.seconds))
-        if self._is_whole and report.files:
+        if self.is_whole and report.files:
             records.set_certified(
                 self._storage.alias or DEFAULT_ALIAS,
                 complete=report.complete,
@@ -321,7 +336,7 @@ class _Learned:
             return
         if result.outcome not in _LEARNED:
             return
-        self._rows.append(Certified(result.name, version.size, version.mtime_ns, result.etag))
+        self._rows.append(Certified(result.name, version.size, version.mtime_ns, bare_etag(result.etag)))
         if len(self._rows) >= _NOTE_FILES or time.monotonic() - self._noted >= _NOTE_SECONDS:
             self.note()
 

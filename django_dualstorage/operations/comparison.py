@@ -167,7 +167,7 @@ class Comparison:
             # The columns that must be equal, not only the name: an older version's row is no row.
             query += (
                 " LEFT JOIN inventory.certified c ON c.name = b.name AND c.size = b.size AND c.mtime_ns = b.mtime_ns"
-                " AND c.etag = l.etag AND l.etag <> '' AND l.size = b.size"
+                " AND c.etag = trim(l.etag, '\"') AND c.etag <> '' AND l.size = b.size"
             )
         if self._selection.names is not None:
             query += " LEFT JOIN wanted w ON w.name = b.name"

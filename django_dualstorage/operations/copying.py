@@ -16,7 +16,7 @@ from django_dualstorage.core.stamp import Stamp
 from django_dualstorage.exceptions import S3Error, S3NotFoundError, S3PreconditionError, UnmovableError
 from django_dualstorage.hints import Kind
 from django_dualstorage.operations.comparison import Compared
-from django_dualstorage.protocol.home import fetch, why_kept
+from django_dualstorage.protocol.fetch import fetch, why_kept
 from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.protocol.reconcile import adoptable, reconcile
 from django_dualstorage.sides.filesystem import version_of

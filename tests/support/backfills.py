@@ -28,11 +28,12 @@ def run(
     prefix: str = "",
     on_result: Callable[[FileResult], None] = ignore,
     stop: Stop | None = None,
+    on_counted: Callable[[int, int], None] = lambda files, size: None,
     **options: Any,
 ) -> Report:
     """Backfill what begins with ``prefix``."""
     return Backfill(storage, prefix=prefix, **{"workers": 4, **options}).run(
-        never_stop() if stop is None else stop, on_result
+        never_stop() if stop is None else stop, on_result, on_counted
     )
 
 
