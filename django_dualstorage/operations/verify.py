@@ -16,6 +16,7 @@ from django.core.exceptions import FieldError, ValidationError
 from django.db import DatabaseError
 
 from django_dualstorage.core.differences import MENDED_BY_FIX, Difference, Found, Side, classify
+from django_dualstorage.core.objects import bare_etag
 from django_dualstorage.core.preflight import fold_hash, look_at, twins
 from django_dualstorage.core.report import FileResult, Outcome
 from django_dualstorage.engine.pool import Pool, Stop
@@ -382,7 +383,7 @@ class Verify:
             pair.local.open_movable(name)[0].close()
         if found is None and local is not None and remote is not None:
             settled = self._clock() - local.mtime_ns / 1e9 > _SETTLE
-            certified = Certified(name, local.size, local.mtime_ns, remote.etag) if settled else None
+            certified = Certified(name, local.size, local.mtime_ns, bare_etag(remote.etag)) if settled else None
             return _Looked(name, certified=certified)
         return _Looked(name, found)
 
