@@ -98,7 +98,7 @@ def test_second_run_sends_nothing_but_questions(storage: DualWriteStorage, tree:
     report = run(storage, tree)
     assert counts(report) == {"certified": 7}
     assert report.bytes_moved == 0
-    assert {request.method for request in lab.wire.requests} == {"GET", "HEAD"}
+    assert {request.method for request in lab.wire.requests} == {"GET"}
     assert lab.wire.count("GET", "^.") == 0  # LIST only
 
 

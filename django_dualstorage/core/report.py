@@ -97,6 +97,8 @@ class Report:
     #: Hints that must wait out their grace period.
     pending: int = 0
     seconds: float = 0.0
+    #: Which engine carried the bytes, and why if it was not the fastest.
+    engine: str = ""
     interrupted: bool = False
     #: The time that the run was given was over before everything was looked at.
     out_of_time: bool = False
@@ -151,6 +153,7 @@ class Report:
             "s3_only_names": self.s3_only_names,
             "local_only": self.local_only,
             "pending_hints": self.pending,
+            "engine": self.engine,
             "seconds": round(self.seconds, 3),
             "interrupted": self.interrupted,
             "out_of_time": self.out_of_time,

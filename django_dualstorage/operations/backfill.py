@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +13,9 @@ from django_dualstorage import records
 from django_dualstorage.core.objects import ListedObject, bare_etag
 from django_dualstorage.core.report import FileResult, Outcome, Report
 from django_dualstorage.core.selection import EVERYTHING, Selection
+from django_dualstorage.engine.choice import Choice
 from django_dualstorage.engine.pool import Pool, Stop
+from django_dualstorage.engine.retry import Patience
 from django_dualstorage.inventory import Certified, Inventory, Speed
 from django_dualstorage.journal import HintedNames
 from django_dualstorage.operations.comparison import Batch, Compared, Comparison, inventory_of
@@ -30,6 +33,8 @@ from django_dualstorage.operations.probe import probe
 from django_dualstorage.sides.walk import Version, walk_versions
 from django_dualstorage.storage import DualWriteStorage
 from django_dualstorage.wiring import DEFAULT_ALIAS
+
+logger = logging.getLogger("django_dualstorage.backfill")
 
 #: The outcomes after which S3 is known to have the version that the result names.
 _LEARNED: Final = frozenset(
@@ -79,6 +84,7 @@ class Backfill:
         selection: Selection = EVERYTHING,
         order: Order | None = None,
         limits: Limits | None = None,
+        patience: Patience | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``reverse``: from S3 to the disk. ``selection``'s names are read once. Without ``order`` copying begins
@@ -93,7 +99,8 @@ class Backfill:
             )
         self._storage = storage
         self._limits = limits or Limits()
-        self._pair = pair_for_command(storage.pair, self._limits)
+        self._patience = patience or Patience()
+        self._pair = storage.pair
         self._watch = S3Watch(storage.pair)
         self._prefix = prefix
         self._workers = workers
@@ -104,6 +111,8 @@ class Backfill:
         self._order = order
         self._clock = clock
         self._late = False
+        #: Which engine carries the bytes, once the run has begun.
+        self.engine = ""
 
     @property
     def is_whole(self) -> bool:
@@ -130,6 +139,15 @@ class Backfill:
         started = time.monotonic()
         deadline = None if self._limits.duration is None else started + self._limits.duration
         report = Report(dry_run=self._dry_run)
+        self._pair = pair_for_command(
+            self._storage.pair,
+            workers=self._workers,
+            limits=self._limits,
+            stop=lambda: bool(stop),
+            on_choice=self._chosen,
+            patience=self._patience,
+        )
+        report.engine = self.engine
         if not self._dry_run and not self._reverse and not self._pair.s3.honours_conditions:
             probe(self._pair)
         inventory = inventory_of(self._pair)
@@ -173,6 +191,10 @@ class Backfill:
                 continue
             files += takes(found.name)
         return files
+
+    def _chosen(self, choice: Choice) -> None:
+        self.engine = str(choice)
+        logger.info("The engine is %s", choice)
 
     # -- what must hold --------------------------------------------------------------------------------------------
 

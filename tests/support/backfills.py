@@ -9,6 +9,7 @@ from typing import Any
 
 from django_dualstorage.core.report import FileResult, Report
 from django_dualstorage.engine.pool import Stop
+from django_dualstorage.engine.retry import Patience
 from django_dualstorage.operations.backfill import Backfill
 from django_dualstorage.storage import DualWriteStorage
 from tests.support.asserts import ignore, never_stop
@@ -32,7 +33,9 @@ def run(
     **options: Any,
 ) -> Report:
     """Backfill what begins with ``prefix``."""
-    return Backfill(storage, prefix=prefix, **{"workers": 4, **options}).run(
+    # Tests of errors have no time for patience unless they ask for it.
+    options = {"workers": 4, "patience": Patience(attempts=1), **options}
+    return Backfill(storage, prefix=prefix, **options).run(
         never_stop() if stop is None else stop, on_result, on_counted
     )
 

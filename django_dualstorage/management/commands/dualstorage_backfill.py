@@ -147,6 +147,7 @@ def _plan(report: Report) -> list[str]:
 
 def _done(report: Report) -> list[str]:
     lines = [f"{report.files:,} files in {report.seconds:.1f} s, {report.bytes_moved / 1e6:,.1f} MB copied."]
+    lines.append(f"The engine was {report.engine}.")
     if report.out_of_time:
         lines.append("The time of --max-duration was over before everything was looked at.")
     return lines
