@@ -13,6 +13,7 @@ import pytest
 from django_dualstorage.core.differences import Difference, Side
 from django_dualstorage.core.report import FileResult, Outcome
 from django_dualstorage.core.stamp import STAMP_KEY
+from django_dualstorage.engine.retry import Patience
 from django_dualstorage.hints import Kind
 from django_dualstorage.models import Discrepancy, Run
 from django_dualstorage.operations import verify as module
@@ -64,7 +65,7 @@ def verify(storage: DualWriteStorage, folder: str) -> Iterator[Callable[..., Ver
     made: list[Verification] = []
 
     def run(on_result: Callable[[FileResult], None] = ignore, **wanted: Any) -> Verification:
-        result = Verify(storage, Wanted(**{"prefix": folder, "database": False, "workers": 4, **wanted})).run(
+        result = verification(storage, Wanted(**{"prefix": folder, "database": False, "workers": 4, **wanted})).run(
             never_stop(), on_result
         )
         made.append(result)
@@ -73,6 +74,11 @@ def verify(storage: DualWriteStorage, folder: str) -> Iterator[Callable[..., Ver
     yield run
     for result in made:
         result.close()
+
+
+def verification(storage: DualWriteStorage, wanted: Wanted, **options: Any) -> Verify:
+    """One that has no time for patience with errors."""
+    return Verify(storage, wanted, patience=Patience(attempts=1), **options)
 
 
 def found(result: Verification) -> Findings:
@@ -240,7 +246,7 @@ def test_what_cannot_be_moved_is_told_before_anything_is_read(storage: DualWrite
         write(storage, folder + name, b"" if name == ".hidden" else b"content")
     told: list[tuple[str, int]] = []
     before = len(lab.wire.requests)
-    result = Verify(
+    result = verification(
         storage,
         Wanted(prefix=folder, database=False),
         tell=lambda text: told.append((text, len(lab.wire.requests) - before)),
@@ -385,20 +391,22 @@ def test_sample_is_the_same_for_the_same_seed(
     assert read(1) != read(2)
 
 
-@pytest.mark.parametrize("rounds", [5])
-def test_one_flipped_bit_among_many_is_found_every_time(make_storage: MakeStorage, rounds: int) -> None:
-    """The long form: DUALSTORAGE_LONG=1, 100 times among 10,000."""
-    long = os.environ.get("DUALSTORAGE_LONG")
-    files, rounds = (10_000, 100) if long else (200, rounds)
+LONG = bool(os.environ.get("DUALSTORAGE_LONG"))
+
+
+@pytest.mark.timeout(6 * 3600 if LONG else 300)
+def test_one_flipped_bit_among_many_is_found_every_time(make_storage: MakeStorage) -> None:
+    """The long form, with DUALSTORAGE_LONG=1, is 100 times among 10,000."""
+    files, rounds = (10_000, 100) if LONG else (200, 5)
     storage = make_storage("dual", allow_overwrite=True)
     for number in range(files):
         write(storage, f"{number % 100}/{number}.txt", b"%d" % number * 20)
-    Verify(storage, Wanted(database=False, fix=True)).run(never_stop(), ignore).close()
+    verification(storage, Wanted(database=False, fix=True)).run(never_stop(), ignore).close()
     for number in range(rounds):
         victim = number * 7919 % files
         name = f"{victim % 100}/{victim}.txt"
         corrupt(storage, name, bit=number * 11)
-        result = Verify(storage, Wanted(database=False, deep=True)).run(never_stop(), ignore)
+        result = verification(storage, Wanted(database=False, deep=True)).run(never_stop(), ignore)
         assert [(one.kind, one.name) for one in result.found()] == [(Difference.BYTES_DIFFER, name)]
         assert result.files_read == files
         result.close()
@@ -420,7 +428,7 @@ def test_unsigned_requests_must_be_refused(
 def test_bucket_that_is_meant_to_be_public_is_not_asked(make_storage: MakeStorage) -> None:
     for s3 in ({"querystring_auth": False}, {"default_acl": "public-read"}):
         storage = make_storage("dual", s3=s3)
-        result = Verify(storage, Wanted(anonymous=True, database=False)).run(never_stop(), ignore)
+        result = verification(storage, Wanted(anonymous=True, database=False)).run(never_stop(), ignore)
         assert "meant to be public" in " ".join(result.remarks)
         result.close()
 
@@ -472,7 +480,7 @@ def test_stop_reports_what_was_reached(storage: DualWriteStorage, folder: str) -
     for number in range(40):
         write(storage, f"{folder}{number}.txt")
     stop = never_stop()
-    result = Verify(storage, Wanted(prefix=folder, workers=1)).run(stop, lambda result: stop.ask())
+    result = verification(storage, Wanted(prefix=folder, workers=1)).run(stop, lambda result: stop.ask())
     assert result.interrupted
     assert 0 < result.counts[Difference.MISSING_ON_S3] < 40
     assert Run.objects.get(id=result.run_id or 0).state == Run.State.INTERRUPTED
@@ -484,7 +492,7 @@ def test_stop_reports_what_was_reached(storage: DualWriteStorage, folder: str) -
 def test_error_that_ends_a_run_is_kept(storage: DualWriteStorage, folder: str, lab: Lab) -> None:
     lab.wire.fail(Refused(), method="GET", key="^$")
     with pytest.raises(OSError, match="S3"):
-        Verify(storage, Wanted(prefix=folder)).run(never_stop(), ignore)
+        verification(storage, Wanted(prefix=folder)).run(never_stop(), ignore)
     run = Run.objects.latest("id")
     assert run.state == Run.State.FAILED
     assert "S3" in run.report["error"]
@@ -493,7 +501,7 @@ def test_error_that_ends_a_run_is_kept(storage: DualWriteStorage, folder: str, l
 def test_looking_makes_no_folder(make_storage: MakeStorage, media_root: Path) -> None:
     storage = make_storage("dual")
     (media_root / "a.txt").write_bytes(b"content")
-    result = Verify(storage, Wanted(database=False)).run(never_stop(), ignore)
+    result = verification(storage, Wanted(database=False)).run(never_stop(), ignore)
     assert found(result) == [(Difference.MISSING_ON_S3, "a.txt")]
     result.close()
     assert [path.name for path in media_root.iterdir()] == ["a.txt"]
@@ -502,7 +510,7 @@ def test_looking_makes_no_folder(make_storage: MakeStorage, media_root: Path) ->
 def test_empty_root_asks_for_the_volume(make_storage: MakeStorage) -> None:
     storage = make_storage("dual")
     put_object(storage, "a.txt", b"content")
-    result = Verify(storage, Wanted(database=False)).run(never_stop(), ignore)
+    result = verification(storage, Wanted(database=False)).run(never_stop(), ignore)
     assert "Is the volume mounted?" in result.remarks[-1]
     result.close()
     assert head_object(storage, "a.txt")["ContentLength"] == 7

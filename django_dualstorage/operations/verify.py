@@ -20,6 +20,7 @@ from django_dualstorage.core.objects import bare_etag
 from django_dualstorage.core.preflight import fold_hash, look_at, twins
 from django_dualstorage.core.report import FileResult, Outcome
 from django_dualstorage.engine.pool import Pool, Stop
+from django_dualstorage.engine.retry import Patience
 from django_dualstorage.exceptions import JournalError, LockTimeoutError, S3Error, S3NotFoundError, UnmovableError
 from django_dualstorage.hints import Kind
 from django_dualstorage.inventory import Certified, Inventory
@@ -186,12 +187,15 @@ class Verify:
         wanted: Wanted,
         *,
         limits: Limits | None = None,
+        patience: Patience | None = None,
         tell: Callable[[str], None] = logger.info,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``tell`` hears a sentence between the stages; ``clock`` gives seconds since the epoch."""
         self._storage = storage
-        self._pair = pair_for_command(storage.pair, limits or Limits())
+        self._limits = limits or Limits()
+        self._patience = patience or Patience()
+        self._pair = storage.pair
         self._wanted = wanted
         self._tell = tell
         self._clock = clock
@@ -207,8 +211,16 @@ class Verify:
         demand_same_volume(self._storage)
         if self._wanted.fix:
             demand_local_truth(self._storage, "verify --fix")
-        result = Verification(self._wanted, self._storage.policy.phase.value)
         started = time.monotonic()
+        self._pair = pair_for_command(
+            self._storage.pair,
+            workers=self._wanted.workers,
+            limits=self._limits,
+            stop=lambda: bool(stop),
+            on_choice=lambda choice: logger.info("The engine is %s", choice),
+            patience=self._patience,
+        )
+        result = Verification(self._wanted, self._storage.policy.phase.value)
         try:
             with noted_run(self._storage.alias or DEFAULT_ALIAS, "verify", self._parameters()) as note:
                 result.run_id = note.id

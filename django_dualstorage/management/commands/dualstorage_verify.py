@@ -12,6 +12,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from django_dualstorage.core.differences import MENDED_BY_FIX, NEXT
+from django_dualstorage.core.quantities import parse_size
 from django_dualstorage.engine.pool import Stop
 from django_dualstorage.management.base import (
     DIFFERENCES,
@@ -20,9 +21,11 @@ from django_dualstorage.management.base import (
     USAGE,
     DualStorageCommand,
     beginning,
+    parsed_by,
     positive,
-    printable,
 )
+from django_dualstorage.management.progress import printable
+from django_dualstorage.operations.engines import Limits
 from django_dualstorage.operations.verify import Verification, Verify, Wanted
 from django_dualstorage.storage import DualWriteStorage
 
@@ -74,6 +77,10 @@ class Command(DualStorageCommand):
         )
         parser.add_argument("--no-database", action="store_true", help="do not compare with the rows of FileFields")
         parser.add_argument("--fix", action="store_true", help="do what backfill and repair would do about it")
+        parser.add_argument(
+            "--bandwidth", type=parsed_by(parse_size), metavar="SIZE", help="bytes a second at most, such as 20M"
+        )
+        parser.add_argument("--tps", type=positive, metavar="N", help="requests a second at most")
         parser.add_argument("--workers", type=positive, default=16, metavar="N", help="files at once (default: 16)")
 
     def run(self, storage: DualWriteStorage, stop: Stop, *, as_json: bool, **options: Any) -> int:
@@ -91,7 +98,8 @@ class Command(DualStorageCommand):
             workers=options["workers"],
         )
         with self.progress("Verifying") as on_result:
-            result = Verify(storage, wanted, tell=self.stderr.write).run(stop, on_result)
+            limits = Limits(options["bandwidth"], options["tps"])
+            result = Verify(storage, wanted, limits=limits, tell=self.stderr.write).run(stop, on_result)
         with closing(result):
             if as_json:
                 self._print_json(result)
