@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import unicodedata
 
 import pytest
@@ -13,6 +15,11 @@ from django_dualstorage.core.differences import NEXT, Difference, Evidence, Side
 from django_dualstorage.core.etags import EtagDigest
 from django_dualstorage.core.names import MAX_KEY_BYTES, why_not_on_s3
 from django_dualstorage.core.preflight import fold_hash, folded, look_at, twins
+from django_dualstorage.operations.preflight import survey
+from django_dualstorage.storage import DualWriteStorage
+from tests.support.asserts import never_stop
+from tests.support.backfills import write
+from tests.support.commands import dualstorage
 
 #: Names that differ little: upper and lower, composed and not, letters whose case changes their number.
 NAMES = st.text(st.sampled_from("aA\u00e9\u00c9e\u0301\u00df\u1e9esS\u0130i\u0307/."), min_size=1, max_size=6)
@@ -124,3 +131,36 @@ def test_who_is_at_fault(of_disk: str | None, of_s3: str | None, side: Side) -> 
 
 def test_every_kind_says_what_to_do_next() -> None:
     assert set(NEXT) == set(Difference)
+
+
+# -- on a tree ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_dry_run_says_what_cannot_or_should_not_be_moved(default_storage: DualWriteStorage) -> None:
+    for name in ("a.jpg", "A.jpg", "b/caf\u00e9", "b/cafe\u0301", "b/.hidden", "b/back\\slash", "c/x.tmp"):
+        write(default_storage, name, b"" if name == "a.jpg" else b"content")
+    os.mkfifo(os.path.join(default_storage.location, "pipe"))
+    expected = {
+        "bad-name": 1,
+        "special": 1,
+        "nfc-twin": 1,
+        "case-twin": 1,
+        "hidden": 1,
+        "temporary": 1,
+        "empty": 1,
+    }
+    assert json.loads(dualstorage("backfill", "--dry-run", "--json").out)["preflight"] == expected
+    out = dualstorage("backfill", "--dry-run", "--prefix", "b/").out
+    assert "1 nfc-twin: nothing on Linux and S3" in out
+    assert "First of them: b/caf" in out
+    assert "case-twin" not in out
+    assert json.loads(dualstorage("backfill", "--dry-run", "--json", "--exclude", "*").out)["preflight"] == {}
+
+
+def test_survey_ends_when_asked_to(default_storage: DualWriteStorage) -> None:
+    write(default_storage, ".hidden")
+    stop = never_stop()
+    assert [kind for kind, _, _ in survey(default_storage, stop)] == [Difference.HIDDEN]
+    stop.ask()
+    assert list(survey(default_storage, stop)) == []

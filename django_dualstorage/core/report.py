@@ -99,6 +99,8 @@ class Report:
     seconds: float = 0.0
     #: Which engine carried the bytes, and why if it was not the fastest.
     engine: str = ""
+    #: Of a dry run: how many files there are of each kind that cannot, or perhaps should not, be moved.
+    preflight: dict[str, int] = field(default_factory=dict)
     interrupted: bool = False
     #: The time that the run was given was over before everything was looked at.
     out_of_time: bool = False
@@ -154,6 +156,7 @@ class Report:
             "local_only": self.local_only,
             "pending_hints": self.pending,
             "engine": self.engine,
+            "preflight": self.preflight,
             "seconds": round(self.seconds, 3),
             "interrupted": self.interrupted,
             "out_of_time": self.out_of_time,

@@ -17,7 +17,7 @@ from django.db import DatabaseError
 
 from django_dualstorage.core.differences import MENDED_BY_FIX, Difference, Found, Side, classify
 from django_dualstorage.core.objects import bare_etag
-from django_dualstorage.core.preflight import fold_hash, look_at, twins
+from django_dualstorage.core.preflight import fold_hash, look_at
 from django_dualstorage.core.report import FileResult, Outcome
 from django_dualstorage.engine.pool import Pool, Stop
 from django_dualstorage.engine.retry import Patience
@@ -29,6 +29,7 @@ from django_dualstorage.operations.comparison import Batch, Comparison, inventor
 from django_dualstorage.operations.deep import ChangingError, read_both
 from django_dualstorage.operations.engines import Limits, pair_for_command
 from django_dualstorage.operations.gate import S3Watch, demand_local_truth, demand_same_volume
+from django_dualstorage.operations.preflight import find_twins, of_odd
 from django_dualstorage.operations.references import Reference, fields_of, references, still_says
 from django_dualstorage.operations.repair import brake
 from django_dualstorage.operations.spool import Seen, Spool
@@ -268,8 +269,7 @@ class Verify:
                 self._sift(result, batch)
                 note.beat(result.spool.counts, 0)
         result.spool.index()
-        for group in result.spool.folds():
-            result.spool.find(twins(group))
+        find_twins(result.spool)
         if result.objects and not result.files and not prefix:
             result.remarks.append(
                 f"MEDIA_ROOT {self._storage.root} has no files, but S3 has {result.objects:,} under its prefix. Is the "
@@ -282,7 +282,7 @@ class Verify:
         seen, doubts, found = [], [], []
         for name, local, listed, certified, odd in batch.others:
             if odd is not None:
-                found.append(Found(Difference(odd.outcome.value), name, Side.DISK, odd.detail))
+                found.append(of_odd(odd))
                 continue
             movable = True
             if local is not None:

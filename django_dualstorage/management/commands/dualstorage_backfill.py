@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from django_dualstorage.core.differences import NEXT, Difference, Found
 from django_dualstorage.core.quantities import parse_duration, parse_since, parse_size, show_bytes, show_duration
 from django_dualstorage.core.report import Outcome, Report
 from django_dualstorage.core.selection import Rule, Selection, translate
 from django_dualstorage.engine.pool import Stop
 from django_dualstorage.management.base import USAGE, DualStorageCommand, beginning, parsed_by, positive
+from django_dualstorage.management.progress import printable
 from django_dualstorage.operations.backfill import Backfill
 from django_dualstorage.operations.copying import Belief
 from django_dualstorage.operations.engines import Limits
 from django_dualstorage.operations.ordering import Order
+from django_dualstorage.operations.preflight import survey
 from django_dualstorage.operations.references import referenced_names
 from django_dualstorage.storage import DualWriteStorage
 
@@ -102,6 +105,8 @@ class Command(DualStorageCommand):
             report = backfill.run(stop, progress, progress.counted)
         whole = backfill.is_whole
         lines = [*(_plan(report) if dry_run else _done(report)), *_left(report)]
+        if dry_run and not options["reverse"]:
+            lines += _preflight(report, survey(storage, stop, prefix=options["prefix"], selection=selection))
         if not report.files and not report.local_only:
             lines.append(f"There are no files in {storage.root}. If there should be, is its volume mounted?")
         elif report.complete and not dry_run:
@@ -142,6 +147,17 @@ def _plan(report: Report) -> list[str]:
     elif moved:
         lines.append("How long that takes nobody knows yet; a run with --max-duration 1m finds out while it copies.")
     lines.append("Run it without --dry-run to copy.")
+    return lines
+
+
+def _preflight(report: Report, found: Iterable[tuple[Difference, int, list[Found]]]) -> list[str]:
+    """What the disk has that cannot, or perhaps should not, be moved; noted in the report, too."""
+    lines = []
+    for kind, count, first in found:
+        report.preflight[kind.value] = count
+        lines.append(
+            f"{count:,} {kind}: {NEXT[kind]}. First of them: {', '.join(printable(one.name) for one in first)}"
+        )
     return lines
 
 
