@@ -381,13 +381,16 @@ def _discrepancies() -> DiscrepancyQuerySet:
 
 
 @contextmanager
-def noted_run(alias: str, kind: str, parameters: Mapping[str, Any]) -> Iterator[RunNote]:
+def noted_run(alias: str | None, kind: str, parameters: Mapping[str, Any]) -> Iterator[RunNote]:
     """Write down that a command runs on the storage ``alias``, as long as the block lasts.
 
     Three lines in an operation: this one, ``note.beat(counts, bytes)`` at each result, ``note.end(...)`` at the end;
     an error that leaves the block is noted by itself. Without tables, or a database, nothing is written and the run
-    goes on: ``note.why_not`` says so.
+    goes on: ``note.why_not`` says so. So it is for a storage that no entry in STORAGES stands for (None).
     """
+    if alias is None:
+        yield RunNote(None, "STORAGES has no entry for this storage")
+        return
     from django_dualstorage.models import Run
 
     now = timezone.now()
@@ -404,7 +407,7 @@ def noted_run(alias: str, kind: str, parameters: Mapping[str, Any]) -> Iterator[
             heartbeat=now,
         )
     except (DjangoDatabaseError, ImproperlyConfigured) as error:
-        why_not = f"{str(error).strip()}; run manage.py migrate"
+        why_not = f"{str(error).strip()}; if the table is missing, run manage.py migrate"
         logger.warning("This run is not written down (%s)", why_not)
     note = RunNote(run, why_not)
     try:

@@ -17,6 +17,9 @@ from django_dualstorage.core.differences import Difference, Found, Side
 from django_dualstorage.core.report import Outcome
 from django_dualstorage.models import Discrepancy, Run
 from django_dualstorage.records import noted_run
+from django_dualstorage.storage import DualWriteStorage
+from tests.support.backfills import run as backfill
+from tests.support.backfills import write
 from tests.support.databases import ALIAS, DATABASES, connected, migrate, sqlite
 
 #: As long as a name on the disk can be, and more than an index takes.
@@ -156,3 +159,22 @@ def test_database_that_fails_costs_the_note_only(tmp_path: Path, caplog: pytest.
             assert "dualstorage_discrepancy" in note.why_not
             note.end({}, {}, 0)
     assert "not written down any further" in caplog.text
+
+
+@pytest.mark.django_db
+def test_backfill_keeps_a_run_and_a_dry_one_does_not(default_storage: DualWriteStorage) -> None:
+    write(default_storage, "a.txt")
+    backfill(default_storage, dry_run=True)
+    assert not Run.objects.exists()
+    backfill(default_storage)
+    run = Run.objects.get()
+    assert (run.alias, run.kind, run.state) == ("default", "backfill", "finished")
+    assert (run.counts, run.bytes, run.report["files"]) == ({"uploaded": 1}, 7, 1)
+    assert run.parameters["whole"]
+
+
+def test_storage_without_an_entry_keeps_none() -> None:
+    with noted_run(None, "verify", {}) as note:
+        note.found(missing("a"))
+        note.end({}, {}, 0)
+    assert (note.id, note.why_not) == (None, "STORAGES has no entry for this storage")

@@ -45,7 +45,7 @@ Findings = list[tuple[Difference, str]]
 
 @pytest.fixture
 def storage(lab: Lab) -> DualWriteStorage:
-    storage = lab.storage("dual", allow_overwrite=True)
+    storage = lab.storage("dual", allow_overwrite=True, alias="default")
     if not storage.pair.s3.honours_conditions:
         probe(storage.pair)
     return storage

@@ -161,12 +161,7 @@ class BotoStore:
         try:
             self._call("abort_multipart_upload", key, UploadId=upload_id, **self._fitting("AbortMultipartUpload", {}))
         except S3Error as error:
-            logger.warning(
-                "The parts of an interrupted upload of %s stay on S3 until the bucket's lifecycle rule "
-                "(AbortIncompleteMultipartUpload) removes them: %s",
-                key,
-                error,
-            )
+            warn_of_parts(key, error)
 
     def delete(self, key: str, condition: Condition = ALWAYS, *, sending: Callable[[], None]) -> Written:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
@@ -363,6 +358,16 @@ def _conditions(condition: Condition) -> dict[str, str]:
     if condition.absent:
         return {"IfNoneMatch": "*"}
     return {"IfMatch": condition.etag} if condition.etag else {}
+
+
+def warn_of_parts(key: str, error: S3Error) -> None:
+    """Log that an interrupted upload could not be aborted."""
+    logger.warning(
+        "The parts of an interrupted upload of %s stay on S3 until the bucket's lifecycle rule "
+        "(AbortIncompleteMultipartUpload) removes them: %s",
+        key,
+        error,
+    )
 
 
 def demand_whole(key: str, found: int, expected: int) -> None:

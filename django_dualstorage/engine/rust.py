@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from django_dualstorage.core.objects import ListedObject, ObjectInfo, Written
-from django_dualstorage.engine.boto import MAX_PARTS, MIB, BotoStore, demand_whole, refusal
+from django_dualstorage.engine.boto import MAX_PARTS, MIB, BotoStore, demand_whole, refusal, warn_of_parts
 from django_dualstorage.engine.listing import Around, once
 from django_dualstorage.engine.objectstore import ALWAYS, Body, Condition, Source
 from django_dualstorage.engine.rust_settings import Settings
@@ -53,6 +53,8 @@ _NEVER: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 _STATUS: Final = re.compile(r"^ +inner: Status \{\n +status: (\d{3}),", re.MULTILINE)
 _KIND: Final = re.compile(r"^ +inner: Http\(\n +HttpError \{\n +kind: (\w+),", re.MULTILINE)
+_BARE_REDIRECT: Final = re.compile(r"^ +inner: BareRedirect,", re.MULTILINE)
+_ABORTING: Final = re.compile(r"^ +method: DELETE,", re.MULTILINE)
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9.]{1,64})</Code>")
 #: The bucket is elsewhere; the boto3 client finds out where and goes there.
 _ELSEWHERE: Final = ("AuthorizationHeaderMalformed", "PermanentRedirect", "TemporaryRedirect")
@@ -163,7 +165,10 @@ class RustStore:
             except S3Error:
                 raise
             except BaseException as error:
-                raise self._translated(error, "upload in parts", key) from error
+                ours = self._translated(error, "upload in parts", key)
+                if isinstance(ours, S3Error) and _ABORTING.search(str(error)):
+                    warn_of_parts(key, ours)
+                raise ours from error
         return Written(True, answer["e_tag"] or "")
 
     def delete(self, key: str, condition: Condition = ALWAYS, *, sending: Callable[[], None]) -> Written:
@@ -302,6 +307,9 @@ class RustStore:
                 self._unfit = True
                 raise _ElsewhereError(key) from error
             return refusal(status, code, "", operation, key)
+        if _BARE_REDIRECT.search(text):
+            self._unfit = True
+            raise _ElsewhereError(key) from error
         if found := _KIND.search(text):
             return S3TransientError(
                 f"S3 gave no answer to {operation} of {key}: {found[1]}", code=found[1], sent=found[1] != "Connect"
@@ -388,7 +396,7 @@ def _attributes(parameters: Mapping[str, Any]) -> dict[str, str]:
 def _mode(condition: Condition) -> Any:
     if condition.absent:
         return "create"
-    return {"e_tag": condition.etag, "version": None} if condition.etag else "overwrite"
+    return {"e_tag": condition.etag} if condition.etag else "overwrite"
 
 
 def _info(key: str, result: Any) -> ObjectInfo:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django_dualstorage import records
 from django_dualstorage.core.objects import ListedObject, bare_etag
@@ -30,6 +30,7 @@ from django_dualstorage.operations.gate import (
 )
 from django_dualstorage.operations.ordering import Order, ordered
 from django_dualstorage.operations.probe import probe
+from django_dualstorage.records import RunNote, noted_run
 from django_dualstorage.sides.walk import Version, walk_versions
 from django_dualstorage.storage import DualWriteStorage
 from django_dualstorage.wiring import DEFAULT_ALIAS
@@ -132,6 +133,33 @@ class Backfill:
         there were, and their bytes. Running it again does only what is left. Raises RefusedError, S3Error if S3 cannot
         be used at all, JournalError, SpoolError, FileNotFoundError if MEDIA_ROOT is not there.
         """
+        if self._dry_run:
+            return self._run(stop, on_result, on_counted, RunNote(None))
+        with noted_run(self._storage.alias, "backfill", self._parameters()) as note:
+            report = self._run(stop, on_result, on_counted, note)
+            found = report.as_json()
+            # The row is to be small; what is left out here was logged.
+            found.update(s3_only_names=[], problems=found["problems"][:100])
+            note.end(found, report.counts, report.bytes_moved, interrupted=report.interrupted)
+        return report
+
+    def _parameters(self) -> dict[str, Any]:
+        rules = [f"{'include' if rule.include else 'exclude'} {rule.glob}" for rule in self._selection.rules]
+        return {
+            "prefix": self._prefix,
+            "reverse": self._reverse,
+            "compare": str(self._belief.value),
+            "rules": rules,
+            "whole": self.is_whole,
+        }
+
+    def _run(
+        self,
+        stop: Stop,
+        on_result: Callable[[FileResult], None],
+        on_counted: Callable[[int, int], None],
+        note: RunNote,
+    ) -> Report:
         self._demand_sense()
         demand_same_volume(self._storage)
         if not self._dry_run and self.is_whole:
@@ -167,6 +195,7 @@ class Backfill:
                             report.add(result)
                             learned.add(result)
                             on_result(result)
+                        note.beat(report.counts, report.bytes_moved)
                 self._demand_files(report, comparison, stop)
         except _EndedError:
             pass

@@ -40,7 +40,7 @@ def pair_for_command(
     ``on_choice`` is told which engine it is. Raises S3Error if the client cannot be made.
     """
     # What an object is written with may depend on its name; the engine looks at each again.
-    typical = pair.s3.parameters("", Stamp(0, 0), "")
+    typical = pair.s3.parameters("", Stamp(0, 0), "0" * 32)
 
     def wrapped(store: ObjectStore) -> ObjectStore:
         if not isinstance(store, BotoStore):

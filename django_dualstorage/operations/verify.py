@@ -36,7 +36,6 @@ from django_dualstorage.operations.spool import Seen, Spool
 from django_dualstorage.protocol.reconcile import reconcile
 from django_dualstorage.records import NOTED_PER_KIND, RunNote, noted_run
 from django_dualstorage.storage import DualWriteStorage
-from django_dualstorage.wiring import DEFAULT_ALIAS
 
 logger = logging.getLogger("django_dualstorage.verify")
 
@@ -223,7 +222,7 @@ class Verify:
         )
         result = Verification(self._wanted, self._storage.policy.phase.value)
         try:
-            with noted_run(self._storage.alias or DEFAULT_ALIAS, "verify", self._parameters()) as note:
+            with noted_run(self._storage.alias, "verify", self._parameters()) as note:
                 result.run_id = note.id
                 if note.why_not:
                     result.remarks.append(f"This run is not kept in the database: {note.why_not}.")
