@@ -19,6 +19,10 @@ class JournalError(DualStorageError, OSError):
     """The journal folder inside MEDIA_ROOT cannot be used."""
 
 
+class SpoolError(DualStorageError, OSError):
+    """There is no room for the temporary files of a command."""
+
+
 class LockTimeoutError(DualStorageError, OSError):
     """Another operation has held the lock of a name for longer than ``DUALSTORAGE_LOCK_TIMEOUT``."""
 

@@ -166,6 +166,14 @@ class Journal:
         found = (read_if_dead(path) for path in self._paths_of(name))
         return sorted((dead for dead in found if dead is not None), key=lambda dead: dead.record.began)
 
+    def hinted_names(self) -> HintedNames:
+        """The names that have a hint now: what :meth:`has_hint` says, of all names at once."""
+        if not self.exists:
+            return HintedNames(b"", frozenset())
+        # A path ends with .../hints/a/REST-ID, and the digest is "a" and REST.
+        found = (path.split("/")[-2:] for path in self._all_hint_paths())
+        return HintedNames(self.key, frozenset(shard + rest.partition("-")[0] for shard, rest in found))
+
     def count(self) -> int:
         """How many hints there are, dead and live."""
         return sum(1 for _ in self._all_hint_paths())
@@ -191,7 +199,7 @@ class Journal:
         return swept
 
     def _hint_path(self, name: str, op_id: str) -> str:
-        digest = blake2b(os.fsencode(name), digest_size=16, key=self.key).hexdigest()
+        digest = _digest(name, self.key)
         # Sixteen folders: enough for listings to stay short, few enough that a filesystem which spreads folders over
         # the disk (ext4) does not pay for it at every hint.
         return f"{self._hints}/{digest[0]}/{digest[1:]}-{op_id}"
@@ -243,6 +251,20 @@ class Journal:
             aside.replace(Path(self.root, "capabilities.json"))
 
 
+class HintedNames:
+    """The names that had a hint at one moment, for whoever has to ask about very many names."""
+
+    def __init__(self, key: bytes, digests: frozenset[str]) -> None:
+        self._key = key
+        self._digests = digests
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def __contains__(self, name: object) -> bool:
+        return bool(self._digests) and isinstance(name, str) and _digest(name, self._key) in self._digests
+
+
 class _Explained:
     """Turns an OSError into a JournalError that says what to do."""
 
@@ -258,6 +280,10 @@ class _Explained:
                 f"{self._what}: {error.strerror or error}. The user that runs Django must own this folder and the "
                 "disk must have room. Do not delete the folder: it holds the hints of what S3 has still to be told."
             ) from error
+
+
+def _digest(name: str, key: bytes) -> str:
+    return blake2b(os.fsencode(name), digest_size=16, key=key).hexdigest()
 
 
 def _flush(fd: int, folder: str) -> None:

@@ -13,12 +13,13 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -29,8 +30,12 @@ from django.db.utils import Error as DjangoDatabaseError
 from django.utils import timezone
 
 from django_dualstorage.conf import setting
+from django_dualstorage.core.differences import Difference, Found
 from django_dualstorage.core.phases import DEFAULT_PHASE, Phase, parse_phase
 from django_dualstorage.exceptions import ConfigurationError, PhaseUnknownError
+
+if TYPE_CHECKING:
+    from django_dualstorage.models import DiscrepancyQuerySet, Run
 
 logger = logging.getLogger("django_dualstorage.phase")
 
@@ -305,3 +310,112 @@ def separate_volumes(alias: str) -> dict[str, set[str]]:
     for report in reports.exclude(volume_id=""):
         seen.setdefault(report.volume_id, set()).add(report.host)
     return seen
+
+
+# -- what a command does, while it does it -----------------------------------------------------------------------------
+
+#: Seconds between two signs of life.
+BEAT_EVERY = 10.0
+#: How many discrepancies of a kind a run writes down; all of them are counted.
+NOTED_PER_KIND = 10_000
+
+
+class RunNote:
+    """The row of a run that goes on. A database that fails costs the note, never the run."""
+
+    def __init__(self, run: Run | None, why_not: str = "") -> None:
+        self._run = run
+        #: Why nothing is written down; empty if it is.
+        self.why_not = why_not
+        self._beaten = time.monotonic()
+
+    @property
+    def id(self) -> int | None:
+        """The number of the run, None if it is not written down."""
+        return None if self._run is None else self._run.pk
+
+    def beat(self, counts: Mapping[Any, int], size: int) -> None:
+        """Say how far it is; call it as often as you like. ``size`` in bytes."""
+        if time.monotonic() - self._beaten < BEAT_EVERY:
+            return
+        self._beaten = time.monotonic()
+        self._write(lambda run: run.beat(_plain(counts), size))
+
+    def end(self, report: dict[str, Any], counts: Mapping[Any, int], size: int, *, interrupted: bool = False) -> None:
+        """Say how it ended. ``report`` is plain data."""
+        self._write(lambda run: run.end(report, _plain(counts), size, interrupted=interrupted))
+
+    def fail(self, error: BaseException) -> None:
+        """Say that an error ended it, unless it has ended."""
+        self._write(lambda run: run.fail(error))
+
+    def found(self, found: Iterable[Found]) -> None:
+        """Write down what was found; the caller leaves out what is more than :data:`NOTED_PER_KIND`."""
+        now = timezone.now()
+        batches = iter(found)
+        while self._run is not None and (batch := list(islice(batches, 1000))):
+            self._write(lambda run, batch=batch: _discrepancies().note(run, batch, now))  # type: ignore[misc]
+
+    def not_found_again(self, kinds: Iterable[Difference], prefix: str) -> None:
+        """Close what earlier runs had found of these kinds below ``prefix`` and this one, which looked, did not."""
+        self._write(lambda run: _discrepancies().not_found_again(run, kinds, prefix))
+
+    def fixed(self, found: Iterable[Found]) -> None:
+        """Close what was mended."""
+        self._write(lambda run: _discrepancies().fixed(run, found))
+
+    def _write(self, what: Callable[[Run], object]) -> None:
+        if self._run is None:
+            return
+        try:
+            what(self._run)
+        except DjangoDatabaseError as error:
+            logger.warning("This run is not written down any further, since the database gave an error: %s", error)
+            self._run, self.why_not = None, str(error)
+
+
+def _discrepancies() -> DiscrepancyQuerySet:
+    from django_dualstorage.models import Discrepancy
+
+    return Discrepancy.objects.using(setting("DATABASE"))
+
+
+@contextmanager
+def noted_run(alias: str | None, kind: str, parameters: Mapping[str, Any]) -> Iterator[RunNote]:
+    """Write down that a command runs on the storage ``alias``, as long as the block lasts.
+
+    Three lines in an operation: this one, ``note.beat(counts, bytes)`` at each result, ``note.end(...)`` at the end;
+    an error that leaves the block is noted by itself. Without tables, or a database, nothing is written and the run
+    goes on: ``note.why_not`` says so. So it is for a storage that no entry in STORAGES stands for (None).
+    """
+    if alias is None:
+        yield RunNote(None, "STORAGES has no entry for this storage")
+        return
+    from django_dualstorage.models import Run
+
+    now = timezone.now()
+    run: Run | None = None
+    why_not = ""
+    try:
+        run = Run.objects.using(setting("DATABASE")).create(
+            alias=alias,
+            kind=kind,
+            parameters=dict(parameters),
+            host=socket.gethostname()[:255],
+            pid=os.getpid(),
+            started=now,
+            heartbeat=now,
+        )
+    except (DjangoDatabaseError, ImproperlyConfigured) as error:
+        why_not = f"{str(error).strip()}; if the table is missing, run manage.py migrate"
+        logger.warning("This run is not written down (%s)", why_not)
+    note = RunNote(run, why_not)
+    try:
+        yield note
+    except BaseException as error:
+        note.fail(error)
+        raise
+
+
+def _plain(counts: Mapping[Any, int]) -> dict[str, int]:
+    return {str(name): count for name, count in counts.items() if count}

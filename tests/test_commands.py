@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -14,10 +16,10 @@ from django.db import connection
 
 from django_dualstorage.engine.pool import Stop
 from django_dualstorage.hints import Kind
-from django_dualstorage.management import base
-from django_dualstorage.management.commands import dualstorage_repair
+from django_dualstorage.management import progress
+from django_dualstorage.management.commands import dualstorage_backfill, dualstorage_repair
 from django_dualstorage.storage import DualWriteStorage
-from tests.support.asserts import assert_sides_equal, put_object
+from tests.support.asserts import assert_sides_equal, on_s3, put_object
 from tests.support.backfills import write
 from tests.support.commands import dualstorage
 from tests.support.proxy import FaultProxy, Status
@@ -147,10 +149,104 @@ def test_watch_repairs_what_comes_and_ends_when_asked(
 def test_lines_of_progress_where_there_is_no_terminal(
     default_storage: DualWriteStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base, "_LINE_EVERY", 0.0)
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(progress, "_TICK", 0.001)
     for number in range(3):
         write(default_storage, f"{number}.txt")
-    assert "Copying: 3 files so far" in dualstorage("backfill").err
+    assert re.search(r"^Copying: \d files so far, .* files/s, .*B/s$", dualstorage("backfill").err, re.MULTILINE)
+
+
+def test_globs_decide_in_the_order_in_which_they_were_given(default_storage: DualWriteStorage) -> None:
+    for name in ("a.jpg", "keep.tmp", "b.tmp", "cache/c.jpg"):
+        write(default_storage, name)
+    globs = ("--include", "keep.*", "--exclude", "*.tmp", "--exclude", "cache/", "--include", "*")
+    assert dualstorage("backfill", *globs).code == 0
+    assert sorted(on_s3(default_storage)) == ["a.jpg", "keep.tmp"]
+    assert (
+        "2 files in" in dualstorage("backfill", "--exclude", "*.tmp", "--include", "*.jpg", "--since", "1970-02-01").out
+    )
+    assert "0 files in" in dualstorage("backfill", "--since", "1h").out
+
+
+def test_plan_says_how_much_and_how_long(default_storage: DualWriteStorage) -> None:
+    for number in range(25):
+        write(default_storage, f"a/{number}.txt", b"x" * 1000)
+    dry = dualstorage("backfill", "--dry-run")
+    assert "A run would copy 25 files, 25.0 kB." in dry.out
+    assert "nobody knows yet" in dry.out
+    assert dualstorage("backfill").code == 0
+    write(default_storage, "b.txt")
+    dry = dualstorage("backfill", "--dry-run")
+    assert "A run would copy 1 files, 7 B." in dry.out
+    assert re.search(r"At the speed of the last run that takes about \d+ s\.", dry.out)
+    assert dualstorage("backfill", "--dry-run", "--json").code == 0
+
+
+def test_size_claims_no_more_than_it_has_seen(default_storage: DualWriteStorage) -> None:
+    write(default_storage, "a.txt", b"1234")
+    put_object(default_storage, "a.txt", b"abcd")
+    ran = dualstorage("backfill", "--compare", "size")
+    assert ran.code == 0
+    assert "1  same-size" in ran.out
+    assert "whether it is the right one was not asked" in ran.out
+    assert "1  replaced" in dualstorage("backfill", "--compare", "hash", "--order", "largest").out
+
+
+def test_reverse_brings_files_home(default_storage: DualWriteStorage) -> None:
+    put_object(default_storage, "a.txt", b"content")
+    write(default_storage, "local.txt")
+    ran = dualstorage("backfill", "--reverse")
+    assert ran.code == 0
+    assert "1  brought-home" in ran.out
+    assert "1 local files are not on S3" in ran.out
+    assert "The disk has every file that S3 has there." in ran.out
+
+
+def test_time_that_is_over_is_told(default_storage: DualWriteStorage) -> None:
+    write(default_storage, "a.txt")
+    put_object(default_storage, "a.txt", b"")
+    ran = dualstorage("backfill", "--max-duration", "0.000001s")
+    assert ran.code == 1
+    assert "--max-duration was over" in ran.out
+
+
+def test_limits_hold(default_storage: DualWriteStorage) -> None:
+    for number in range(6):
+        write(default_storage, f"{number}.bin", b"x" * 100_000)
+    started = time.monotonic()
+    assert dualstorage("backfill", "--bandwidth", "400K").code == 0
+    assert time.monotonic() - started > 0.4  # 600 kB, of which the first may go at once
+
+
+def test_only_names_that_rows_hold(default_storage: DualWriteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dualstorage_backfill, "referenced_names", lambda storage: iter(["a.txt", "gone.txt"]))
+    write(default_storage, "a.txt")
+    write(default_storage, "orphan.txt")
+    ran = dualstorage("backfill", "--referenced-only")
+    assert ran.code == 0
+    assert "Every file there is on S3." in ran.out
+    assert list(on_s3(default_storage)) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--bandwidth", "fast"),
+        ("--max-duration", "soon"),
+        ("--since", "yesterday"),
+        ("--include", "/"),
+        ("--compare", "luck"),
+        ("--order", "random"),
+        ("--tps", "0"),
+        ("--reverse", "--compare", "hash"),
+        ("--reverse", "--order", "newest"),
+    ],
+)
+def test_wrong_options_are_usage(default_storage: DualWriteStorage, args: tuple[str, ...]) -> None:
+    ran = dualstorage("backfill", *args)
+    assert ran.code in {1, 2}  # call_command makes a CommandError of what a shell sees as 2
+    assert args[0] in ran.err
+    assert ran.out == ""
 
 
 def test_command_in_another_thread_takes_no_signals(default_storage: DualWriteStorage) -> None:

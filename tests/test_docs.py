@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from django.db import connection
 from django_dualstorage import records
 from django_dualstorage.conf import DualStorageConf, resolve
 from django_dualstorage.core import steps
+from django_dualstorage.core.differences import Difference
 from django_dualstorage.core.phases import LADDER, Phase, safe_together
 from django_dualstorage.core.providers import PROVIDERS
 from django_dualstorage.core.report import Outcome, Report
 from django_dualstorage.core.steps import Step
 from django_dualstorage.management import base
-from django_dualstorage.management.commands import dualstorage_backfill, dualstorage_repair
+from django_dualstorage.management.commands import dualstorage_backfill, dualstorage_repair, dualstorage_verify
+from django_dualstorage.operations.verify import Verification, Wanted
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.rst"
@@ -179,7 +182,9 @@ def test_the_readme_says_what_is_not_there() -> None:
 # -- commands.rst ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", [dualstorage_backfill, dualstorage_repair], ids=lambda module: module.__name__[19:])
+@pytest.mark.parametrize(
+    "module", [dualstorage_backfill, dualstorage_repair, dualstorage_verify], ids=lambda module: module.__name__[19:]
+)
 def test_the_commands_page_names_every_option(module: Any) -> None:
     name = module.__name__.rpartition(".")[2]
     django_s = _options(BaseCommand(), name)
@@ -200,6 +205,18 @@ def test_the_commands_page_explains_every_outcome(outcome: Outcome) -> None:
     found = re.search(rf"^``{outcome}`` +(yes|no) ", section(page("commands"), "Outcomes"), re.MULTILINE)
     assert found
     assert (found[1] == "yes") == outcome.is_problem
+
+
+@pytest.mark.parametrize("kind", Difference, ids=str)
+def test_the_commands_page_explains_every_kind_of_difference(kind: Difference) -> None:
+    found = re.search(rf"^``{kind}`` +(yes|no) ", section(page("commands"), "dualstorage_verify"), re.MULTILINE)
+    assert found
+    assert (found[1] == "yes") == kind.is_problem
+
+
+def test_the_commands_page_names_every_key_of_a_verification() -> None:
+    with closing(Verification(Wanted())) as result:
+        assert result.as_json().keys() <= literals(" ".join(page("commands").split()))
 
 
 def test_the_commands_page_names_every_exit_code() -> None:

@@ -49,7 +49,7 @@ SITES: dict[str, dict[str, Any]] = {
 def headers(storage: DualWriteStorage, name: str) -> dict[str, Any]:
     """All that a reader of the object is told, but for what belongs to one write."""
     answer = head_object(storage, name)
-    for changing in ("ResponseMetadata", "ETag", "LastModified", "ChecksumCRC32", "ChecksumType"):
+    for changing in ("ResponseMetadata", "ETag", "LastModified", "ChecksumSHA256", "ChecksumType"):
         answer.pop(changing, None)
     answer["Metadata"] = {name: value for name, value in answer["Metadata"].items() if not name.startswith("ds-")}
     return answer

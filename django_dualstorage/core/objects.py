@@ -9,6 +9,11 @@ from datetime import datetime
 from django_dualstorage.core.stamp import OP_KEY, Stamp, stamp_of
 
 
+def bare_etag(etag: str) -> str:
+    """The ETag without its quotes, which not every answer of every server has."""
+    return etag.strip('"')
+
+
 @dataclass(frozen=True)
 class ObjectInfo:
     """An S3 object as a HEAD or a GET describes it."""

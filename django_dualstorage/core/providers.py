@@ -13,8 +13,8 @@ class Provider:
     """The habits of one service."""
 
     name: str
-    #: What the server verifies of an upload: ``crc32``, or ``md5`` where newer checksum headers are refused.
-    checksum: str = "crc32"
+    #: What the server verifies of an upload: ``sha256``, or ``md5`` where newer checksum headers are refused.
+    checksum: str = "sha256"
     #: How buckets are addressed; None leaves it to the client library.
     addressing: str | None = None
     #: The endpoint, with ``{region}`` to fill in; None where there is no general one.

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from django_dualstorage.core.stamp import Stamp
+
 
 class Outcome(str, Enum):
     """What happened to one file. The value is the word in reports and in ``--json``; never renamed."""
@@ -20,6 +22,7 @@ class Outcome(str, Enum):
     BROUGHT_HOME = "brought-home"  # from S3 to the disk
     QUARANTINED = "quarantined"  # a local file that S3, the truth, no longer has: moved aside
     NOTHING = "nothing"  # both sides lack it
+    SAME_SIZE = "same-size"  # both sides have it in one size, and nobody was to look further
     # What a person has to look at.
     BAD_NAME = "bad-name"
     SYMLINK = "symlink"
@@ -27,6 +30,7 @@ class Outcome(str, Enum):
     UNREADABLE = "unreadable"
     VANISHED = "vanished"
     CHANGED = "changed"
+    KEPT = "kept"  # the disk has another version than S3, which must not be replaced
     FAILED = "failed"
 
     def __str__(self) -> str:
@@ -51,6 +55,7 @@ _PROBLEMS = frozenset(
         Outcome.UNREADABLE,
         Outcome.VANISHED,
         Outcome.CHANGED,
+        Outcome.KEPT,
         Outcome.FAILED,
     }
 )
@@ -68,6 +73,9 @@ class FileResult:
     detail: str = ""
     #: S3 answered only after a retry, or not at all: the hint stays until repair has looked.
     clean: bool = True
+    #: The local version that the object with ``etag`` was seen, or written, to be the copy of; None if unknown.
+    version: Stamp | None = None
+    etag: str = ""
 
 
 @dataclass
@@ -84,10 +92,20 @@ class Report:
     #: Objects that no local file belongs to, where the command looked, and the first of their names.
     s3_only: int = 0
     s3_only_names: list[str] = field(default_factory=list)
+    #: Local files that no object belongs to, where the command brings objects to the disk.
+    local_only: int = 0
     #: Hints that must wait out their grace period.
     pending: int = 0
     seconds: float = 0.0
+    #: Which engine carried the bytes, and why if it was not the fastest.
+    engine: str = ""
+    #: Of a dry run: how many files there are of each kind that cannot, or perhaps should not, be moved.
+    preflight: dict[str, int] = field(default_factory=dict)
     interrupted: bool = False
+    #: The time that the run was given was over before everything was looked at.
+    out_of_time: bool = False
+    #: Of a dry run: what a real run would take, from the throughput of the last one. Seconds; None if unknown.
+    estimate: float | None = None
 
     def add(self, result: FileResult) -> None:
         """Count one file."""
@@ -98,6 +116,11 @@ class Report:
             self.pending += 1
         if result.outcome.is_problem and len(self.problems) < self.KEPT:
             self.problems.append(result)
+
+    def add_many(self, outcome: Outcome, files: int) -> None:
+        """Count files that nothing more is to be said about."""
+        if files:
+            self.counts[outcome] += files
 
     def add_s3_only(self, names: Iterable[str]) -> None:
         """Count objects that no local file belongs to."""
@@ -119,7 +142,7 @@ class Report:
     @property
     def complete(self) -> bool:
         """Whether nothing was left undone."""
-        return not self.problem_count and not self.interrupted
+        return not (self.problem_count or self.interrupted or self.out_of_time)
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain data, for ``--json``."""
@@ -130,9 +153,14 @@ class Report:
             "bytes_moved": self.bytes_moved,
             "s3_only": self.s3_only,
             "s3_only_names": self.s3_only_names,
+            "local_only": self.local_only,
             "pending_hints": self.pending,
+            "engine": self.engine,
+            "preflight": self.preflight,
             "seconds": round(self.seconds, 3),
             "interrupted": self.interrupted,
+            "out_of_time": self.out_of_time,
+            "estimated_seconds": None if self.estimate is None else round(self.estimate, 1),
             "problems": [
                 {"name": problem.name, "reason": problem.outcome.value, "detail": problem.detail}
                 for problem in self.problems

@@ -8,11 +8,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import unquote_plus
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -33,6 +31,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from django_dualstorage.core.objects import ListedObject, ObjectInfo, Written
+from django_dualstorage.engine.listing import Around, Page, once, pages
 from django_dualstorage.engine.objectstore import ALWAYS, Body, Condition, Source
 from django_dualstorage.exceptions import (
     S3Error,
@@ -74,20 +73,20 @@ class BotoStore:
         client: S3Client,
         bucket: str,
         *,
-        checksum: str = "crc32",
+        checksum: str = "sha256",
         common: Mapping[str, Any] | None = None,
         multipart_threshold: int = MULTIPART_THRESHOLD,
         part_size: int = PART_SIZE,
     ) -> None:
-        """``checksum`` is what the server verifies of each upload: ``crc32`` or, for servers that refuse the newer
+        """``checksum`` is what the server verifies of each upload: ``sha256`` or, for servers that refuse the newer
         headers, ``md5``. ``common`` are parameters that every request on an object needs (SSE-C keys, RequestPayer).
         """
-        self._client = client
-        self._bucket = bucket
-        self._checksum = checksum
-        self._common = dict(common or {})
-        self._threshold = multipart_threshold
-        self._part_size = part_size
+        self.client = client
+        self.bucket = bucket
+        self.checksum = checksum
+        self.common = dict(common or {})
+        self.multipart_threshold = multipart_threshold
+        self.part_size = part_size
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -101,10 +100,10 @@ class BotoStore:
         sending: Callable[[], None],
     ) -> Written:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
-        if source.size >= self._threshold:
+        if source.size >= self.multipart_threshold:
             return self._put_in_parts(key, source, parameters, condition, sending)
         body = source.read_all()
-        _demand_whole(key, len(body), source.size)
+        demand_whole(key, len(body), source.size)
         sending()
         answer = self._call(
             "put_object",
@@ -117,23 +116,23 @@ class BotoStore:
     def _put_in_parts(
         self, key: str, source: Source, parameters: Mapping[str, Any], condition: Condition, sending: Callable[[], None]
     ) -> Written:
-        size = max(self._part_size, -(-source.size // MAX_PARTS))
+        size = max(self.part_size, -(-source.size // MAX_PARTS))
         opening = dict(self._fitting("CreateMultipartUpload", parameters))
-        if self._checksum == "crc32":
-            opening["ChecksumAlgorithm"] = "CRC32"
+        if self.checksum == "sha256":
+            opening["ChecksumAlgorithm"] = "SHA256"
         upload_id = self._call("create_multipart_upload", key, **opening)["UploadId"]
         common = self._fitting("UploadPart", parameters)
 
         def send(number: int) -> dict[str, Any]:
             start = (number - 1) * size
             body = source.read(start, min(size, source.size - start))
-            _demand_whole(key, len(body), min(size, source.size - start))
+            demand_whole(key, len(body), min(size, source.size - start))
             answer = self._call(
                 "upload_part", key, UploadId=upload_id, PartNumber=number, Body=body, **self._digest(body), **common
             )
             part = {"PartNumber": number, "ETag": answer["ETag"]}
-            if "ChecksumCRC32" in answer and self._checksum == "crc32":
-                part["ChecksumCRC32"] = answer["ChecksumCRC32"]
+            if "ChecksumSHA256" in answer and self.checksum == "sha256":
+                part["ChecksumSHA256"] = answer["ChecksumSHA256"]
             return part
 
         try:
@@ -162,12 +161,7 @@ class BotoStore:
         try:
             self._call("abort_multipart_upload", key, UploadId=upload_id, **self._fitting("AbortMultipartUpload", {}))
         except S3Error as error:
-            logger.warning(
-                "The parts of an interrupted upload of %s stay on S3 until the bucket's lifecycle rule "
-                "(AbortIncompleteMultipartUpload) removes them: %s",
-                key,
-                error,
-            )
+            warn_of_parts(key, error)
 
     def delete(self, key: str, condition: Condition = ALWAYS, *, sending: Callable[[], None]) -> Written:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
@@ -181,12 +175,12 @@ class BotoStore:
         if "Tagging" in copied:
             copied["TaggingDirective"] = "REPLACE"
         # An object encrypted with the site's own key (SSE-C) can only be read with it, be it by a copy.
-        copied.update({f"CopySource{name}": value for name, value in self._common.items() if name in _SSE_C})
+        copied.update({f"CopySource{name}": value for name, value in self.common.items() if name in _SSE_C})
         sending()
         answer = self._call(
             "copy_object",
             info.key,
-            CopySource={"Bucket": self._bucket, "Key": info.key},
+            CopySource={"Bucket": self.bucket, "Key": info.key},
             CopySourceIfMatch=info.etag,
             MetadataDirective="REPLACE",
             **copied,
@@ -229,31 +223,26 @@ class BotoStore:
         body.close()  # it came into being between the two requests
         return body.info
 
-    def list_all(self, prefix: str) -> Iterator[ListedObject]:
-        """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
-        for page in self._pages(Prefix=prefix):
-            for entry in page.get("Contents", ()):
-                yield ListedObject(_decoded(page, entry["Key"]), entry["Size"], entry["ETag"])
+    def list_all(self, prefix: str, around: Around = once) -> Iterator[ListedObject]:
+        """See :class:`~django_dualstorage.engine.retry.PagedStore`."""
+        for page in self._pages(around, Prefix=prefix):
+            yield from page.objects
 
     def list_folder(self, prefix: str) -> tuple[list[str], list[str]]:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
         folders: list[str] = []
         keys: list[str] = []
-        for page in self._pages(Prefix=prefix, Delimiter="/"):
-            folders += [_decoded(page, entry["Prefix"]) for entry in page.get("CommonPrefixes", ())]
-            keys += [_decoded(page, entry["Key"]) for entry in page.get("Contents", ())]
+        for page in self._pages(once, Prefix=prefix, Delimiter="/"):
+            folders += page.folders
+            keys += [listed.key for listed in page.objects]
         return folders, keys
 
-    def _pages(self, **parameters: Any) -> Iterator[dict[str, Any]]:
-        # Asked for explicitly, the encoding is left to us; without it a key that XML cannot carry breaks the listing.
-        parameters = {**self._fitting("ListObjectsV2", {}), **parameters, "EncodingType": "url"}
-        while True:
-            page = self._call("list_objects_v2", None, **parameters)
-            yield page
-            token = page.get("NextContinuationToken")
-            if not page.get("IsTruncated") or not token:
-                return
-            parameters["ContinuationToken"] = token
+    def _pages(self, around: Around, **parameters: Any) -> Iterator[Page]:
+        def call(request: dict[str, Any]) -> dict[str, Any]:
+            return self._call("list_objects_v2", None, **request)
+
+        request = {**self._fitting("ListObjectsV2", {}), **parameters}
+        return pages(self.client, call, request, f"the bucket {self.bucket}", around)
 
     # -- the client ------------------------------------------------------------------------------------------------
 
@@ -261,27 +250,27 @@ class BotoStore:
         if key is not None:
             parameters["Key"] = key
         try:
-            return cast("dict[str, Any]", getattr(self._client, operation)(Bucket=self._bucket, **parameters))
+            return cast("dict[str, Any]", getattr(self.client, operation)(Bucket=self.bucket, **parameters))
         except (ClientError, BotoCoreError, HTTPError, ResponseParserError, OSError) as error:
-            raise translated(error, operation, key or f"the bucket {self._bucket}") from error
+            raise translated(error, operation, key or f"the bucket {self.bucket}") from error
 
     def _fitting(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters that this API operation knows, those common to all requests included."""
-        shape = self._client.meta.service_model.operation_model(operation).input_shape
+        shape = self.client.meta.service_model.operation_model(operation).input_shape
         known = shape.members if shape is not None else {}
         return {
             name: value
-            for name, value in {**self._common, **parameters}.items()
+            for name, value in {**self.common, **parameters}.items()
             if name in known and name != "ChecksumAlgorithm"  # ours is the one that goes with the checksum sent
         }
 
     def _digest(self, body: bytes) -> dict[str, str]:
-        if self._checksum == "md5":
+        if self.checksum == "md5":
             md5 = hashlib.md5(body, usedforsecurity=False).digest()
             return {"ContentMD5": base64.b64encode(md5).decode()}
         # As a header of our own: left to the client library it becomes a trailer of a chunked body, which several
         # servers refuse.
-        return {"ChecksumCRC32": base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()}
+        return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(body).digest()).decode()}
 
 
 class _BotoBody:
@@ -305,22 +294,28 @@ def translated(error: Exception, operation: str, what: str) -> S3Error:
         details = error.response.get("Error", {})
         code = str(details.get("Code", ""))
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        message = f"S3 answered {status} {code} to {operation} of {what}: {details.get('Message', 'no message')}"
-        kind: type[S3Error] = S3Error
-        if code == "NoSuchKey":
-            kind = S3NotFoundError
-        elif status == 412 or code == "PreconditionFailed":
-            kind = S3PreconditionError
-        elif (status >= 500 and status != 501) or status in {408, 409, 429} or code in _THROTTLES:
-            kind = S3TransientError
+        said = str(details.get("Message", "no message"))
         retried = bool(error.response.get("ResponseMetadata", {}).get("RetryAttempts"))
-        return kind(message, code=code, status=status, retried=retried)
+        return refusal(status, code, said, operation, what, retried=retried)
     sent = not isinstance(error, _NOT_SENT) and not _never_connected(error)
     transient = isinstance(error, (UnconnectedError, ReadTimeoutError, HTTPError, OSError)) or sent
     shown = "no credentials were found" if isinstance(error, NoCredentialsError) else str(error)
     return (S3TransientError if transient else S3Error)(
         f"S3 gave no answer to {operation} of {what}: {shown}", code=type(error).__name__, sent=sent
     )
+
+
+def refusal(status: int, code: str, said: str, operation: str, what: str, *, retried: bool = False) -> S3Error:
+    """Our error for an answer that is not 2xx: its HTTP status, S3's error code and, if any, its message."""
+    kind: type[S3Error] = S3Error
+    if code == "NoSuchKey":
+        kind = S3NotFoundError
+    elif status == 412 or code == "PreconditionFailed":
+        kind = S3PreconditionError
+    elif (status >= 500 and status != 501) or status in {408, 409, 429} or code in _THROTTLES:
+        kind = S3TransientError
+    message = f"S3 answered {status} {code} to {operation} of {what}"
+    return kind(f"{message}: {said}" if said else message, code=code, status=status, retried=retried)
 
 
 def _never_connected(error: Exception) -> bool:
@@ -339,11 +334,6 @@ def _written(key: str, answer: Mapping[str, Any], result: Mapping[str, Any]) -> 
     if not result.get("ETag"):
         raise S3TransientError(f"The answer to writing {key} has no ETag, so it is not S3's; look at proxies between")
     return Written(_is_clean(answer), str(result["ETag"]))
-
-
-def _decoded(page: Mapping[str, Any], text: str) -> str:
-    """A key of a listing; encoded only if the server says that it did as it was asked."""
-    return unquote_plus(text) if page.get("EncodingType") == "url" else text
 
 
 def _info(key: str, answer: Mapping[str, Any]) -> ObjectInfo:
@@ -370,7 +360,18 @@ def _conditions(condition: Condition) -> dict[str, str]:
     return {"IfMatch": condition.etag} if condition.etag else {}
 
 
-def _demand_whole(key: str, found: int, expected: int) -> None:
+def warn_of_parts(key: str, error: S3Error) -> None:
+    """Log that an interrupted upload could not be aborted."""
+    logger.warning(
+        "The parts of an interrupted upload of %s stay on S3 until the bucket's lifecycle rule "
+        "(AbortIncompleteMultipartUpload) removes them: %s",
+        key,
+        error,
+    )
+
+
+def demand_whole(key: str, found: int, expected: int) -> None:
+    """Raises S3Error if the local file is not as long as it was when its upload was decided upon."""
     if found != expected:
         raise S3Error(
             f"{key}: the local file has {found} bytes where {expected} were expected; nothing sent", sent=False

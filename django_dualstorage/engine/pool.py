@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Generic, TypeVar
@@ -59,7 +59,7 @@ class Pool(Generic[Item, Result]):
         self._workers = max(1, workers)
         self._stop = stop
 
-    def run(self, items: Iterable[Item]) -> Iterator[Result]:
+    def run(self, items: Iterable[Item]) -> Generator[Result, None, None]:
         """The results of all items, in the order in which they are ready. An error in ``work`` or ``items`` ends the
         run and is raised here; items in flight are finished first.
         """

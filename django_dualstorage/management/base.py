@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError
 from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import InvalidStorageError, storages
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from tqdm import tqdm
 
-from django_dualstorage.core.report import FileResult, Report
+from django_dualstorage.core.report import Report
 from django_dualstorage.engine.pool import Stop
 from django_dualstorage.exceptions import ConfigurationError, DualStorageError, PhaseUnknownError, S3Error
+from django_dualstorage.management.progress import Count, Progress, printable
 from django_dualstorage.operations.gate import RefusedError
 from django_dualstorage.storage import DualWriteStorage
 
-logger = logging.getLogger("django_dualstorage.command")
+Parsed = TypeVar("Parsed")
 
 #: Stable: scripts rely on them.
 FINE, DIFFERENCES, USAGE, REFUSED, UNUSABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
-_LINE_EVERY = 10.0
 _SHOWN_PROBLEMS = 10
 
 
@@ -47,9 +44,16 @@ def beginning(text: str) -> str:
     return text
 
 
-def printable(text: str) -> str:
-    """A file may have any name, also one that would write to the terminal or add lines to a log."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+def parsed_by(parse: Callable[[str], Parsed]) -> Callable[[str], Parsed]:
+    """An argparse type from a function that raises ValueError with a sentence for the person who typed."""
+
+    def parsed(text: str) -> Parsed:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parsed
 
 
 class DualStorageCommand(BaseCommand):
@@ -98,24 +102,14 @@ class DualStorageCommand(BaseCommand):
         return storage
 
     @contextmanager
-    def progress(self, what: str, report: Callable[[], str] | None = None) -> Iterator[Callable[[FileResult], None]]:
-        """A bar on a terminal, a line every few seconds elsewhere; problems are told as they come."""
+    def progress(self, what: str, count: Count | None = None) -> Iterator[Progress]:
+        """A bar on a terminal, a line every few seconds elsewhere; problems are told as they come. Call what this
+        yields with each result. ``count`` counts the files that there are, for the time that is left.
+        """
         terminal = self.stderr.isatty()
-        with tqdm(desc=what, unit=" files", file=sys.stderr, disable=not terminal, leave=False) as bar:
-            count = 0
-            told = time.monotonic()
-
-            def on_result(result: FileResult) -> None:
-                nonlocal count, told
-                count += 1
-                bar.update()
-                if result.outcome.is_problem:
-                    logger.warning("%s: %s: %s", printable(result.name), result.outcome, printable(result.detail))
-                if not terminal and time.monotonic() - told >= _LINE_EVERY:
-                    told = time.monotonic()
-                    self.stderr.write(f"{what}: {count} files so far")
-
-            yield on_result
+        progress = Progress(what, self.stderr.write, terminal=terminal, count=count)
+        with progress.shown():
+            yield progress
 
     def show(self, report: Report, as_json: bool, lines: list[str]) -> int:
         """Print a report, with ``lines`` below it in the text form; the exit code that it means."""
@@ -135,4 +129,4 @@ class DualStorageCommand(BaseCommand):
                 self.stdout.write(line)
         if report.interrupted:
             return INTERRUPTED
-        return DIFFERENCES if report.problem_count else FINE
+        return DIFFERENCES if report.problem_count or report.out_of_time else FINE

@@ -40,6 +40,16 @@ def demand_local_truth(storage: DualWriteStorage, command: str) -> None:
         )
 
 
+def demand_deletions_reach_s3(storage: DualWriteStorage) -> None:
+    """Refuse to bring home what may have been deleted: where only the disk is written, S3 keeps what the disk loses."""
+    policy = storage.policy
+    if policy.local_truth and not policy.writes_both:
+        raise RefusedError(
+            f"In phase {policy.phase} deletions do not reach S3, so what only S3 has may have been deleted by the "
+            "site a moment ago. Go to phase mirror first, then run the command again."
+        )
+
+
 class S3Watch:
     """Ends a run over many files when S3 is given up during it, rather than let each file wait for its time-out."""
 

@@ -49,7 +49,7 @@ def repair(
 
     names = list(pair.journal.names_with_dead_hints(on_damaged))
     if policy.local_truth and not force:
-        _brake(storage, names)
+        brake(storage, names)
 
     def reconciled(name: str) -> FileResult:
         watch.demand()
@@ -72,7 +72,7 @@ def _may_have_object(pair: Pair, name: str) -> bool:
         return True  # not known
 
 
-def _brake(storage: DualWriteStorage, names: list[str]) -> None:
+def brake(storage: DualWriteStorage, names: list[str]) -> None:
     """Refuse to delete en masse what the application did not ask to delete: a volume that is not mounted, or was
     emptied by hand, looks like "everything was deleted".
     """

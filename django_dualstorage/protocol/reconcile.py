@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import BinaryIO
 
@@ -54,18 +54,26 @@ class _ChangedError(Exception):
 
 
 def reconcile(
-    pair: Pair, policy: Policy, name: str, *, now: float, missing_on_s3: bool = False, expected: bool = False
+    pair: Pair,
+    policy: Policy,
+    name: str,
+    *,
+    now: float,
+    missing_on_s3: bool = False,
+    expected: bool = False,
+    compare_bytes: bool = False,
 ) -> FileResult:
     """Make the side that is not the truth equal to the one that is, for one name, under its lock.
 
     Every problem is an outcome, not an exception, except a journal that cannot be used (JournalError). ``now`` is the
     clock, seconds since the epoch. ``missing_on_s3``: a listing lacked the object, so it need not be asked for.
-    ``expected``: the file was on the disk a moment ago, so its absence is reported.
+    ``expected``: the file was on the disk a moment ago, so its absence is reported. ``compare_bytes``: where the disk
+    is the truth, an equal stamp is not believed before the bytes were compared.
     """
     try:
         with Operation(pair, Kind.RECONCILE, name, phase=policy.phase.value) as operation, operation.lock():
             return _Reconciliation(pair, name, operation, now).run(
-                policy, missing_on_s3=missing_on_s3, expected=expected
+                policy, missing_on_s3=missing_on_s3, expected=expected, compare_bytes=compare_bytes
             )
     except UnmovableError as error:
         return FileResult(name, Outcome(error.reason), detail=str(error))
@@ -92,21 +100,21 @@ class _Reconciliation:
     #: The operations whose objects S3 was seen to have in this attempt; None if nobody has looked.
     seen: set[str | None] | None = None
 
-    def run(self, policy: Policy, *, missing_on_s3: bool, expected: bool) -> FileResult:
+    def run(self, policy: Policy, *, missing_on_s3: bool, expected: bool, compare_bytes: bool) -> FileResult:
         self.pair.observe(Step.READ)
         hints = self.pair.journal.dead_hints_of(self.name)
         try:
             if policy.local_truth:
-                result = self._disk_to_s3(hints, missing_on_s3=missing_on_s3, expected=expected)
+                result = self._disk_to_s3(
+                    hints, missing_on_s3=missing_on_s3, expected=expected, compare_bytes=compare_bytes
+                )
             else:
                 result = self._s3_to_disk()
         except BaseException:
             self._keep(hints)
             raise
         waiting = self._forget(hints) if self.operation.settled else self._keep(hints)
-        return FileResult(
-            result.name, result.outcome, result.size, result.detail, clean=self.operation.settled and not waiting
-        )
+        return replace(result, clean=self.operation.settled and not waiting)
 
     def _forget(self, hints: list[DeadHint]) -> int:
         """Remove what the ended operations left. Returns how many must wait because a late request of theirs could
@@ -139,7 +147,9 @@ class _Reconciliation:
 
     # -- the disk is the truth -------------------------------------------------------------------------------------
 
-    def _disk_to_s3(self, hints: list[DeadHint], *, missing_on_s3: bool, expected: bool) -> FileResult:
+    def _disk_to_s3(
+        self, hints: list[DeadHint], *, missing_on_s3: bool, expected: bool, compare_bytes: bool
+    ) -> FileResult:
         # A listing may be old, but under the lock a PUT of what the disk has now is right whatever S3 has got since.
         known = missing_on_s3 and not hints
         for tries_left in reversed(range(_TRIES)):
@@ -150,10 +160,11 @@ class _Reconciliation:
                 # Of the ended only: whoever lives will see to its own remains.
                 remnant = remote is not None and is_remnant_by((hint.record for hint in hints), remote)
                 action = reconcile_action(local, remote, remnant=remnant)
-                if action is Action.ADOPT and not adoptable(self.pair, self.name, file, remote):
+                doubted = action is Action.ADOPT or (compare_bytes and action is Action.NOTHING and file is not None)
+                if doubted and not adoptable(self.pair, self.name, file, remote):
                     action = Action.REPLACE
                 try:
-                    self._carry_out(action, file, local, remote, hints)
+                    etag = self._carry_out(action, file, local, remote, hints)
                 except S3PreconditionError as error:
                     if not tries_left or error.retried:
                         raise
@@ -169,7 +180,7 @@ class _Reconciliation:
                     self.operation.settled = self.clean  # an attempt before this one may have left it open
             if expected and local is None and action is Action.NOTHING:
                 return FileResult(self.name, Outcome.VANISHED, detail="was deleted while the command ran")
-            return FileResult(self.name, _outcome(action, local), local.size if local else 0)
+            return FileResult(self.name, _outcome(action, local), local.size if local else 0, version=local, etag=etag)
         raise AssertionError("unreachable")
 
     def _remote(self, local: Stamp | None) -> ObjectInfo | None:
@@ -187,15 +198,16 @@ class _Reconciliation:
         local: Stamp | None,
         remote: ObjectInfo | None,
         hints: list[DeadHint],
-    ) -> None:
+    ) -> str:
+        """The ETag of what S3 has now, empty for nothing."""
         pair, operation = self.pair, self.operation
         if action is Action.NOTHING:
-            return
+            return remote.etag if remote is not None else ""
         fence = self._fence(remote)
         if action is Action.DELETE:
             pair.observe(Step.DELETE)
             self._note(pair.s3.delete(self.name, condition=fence, patient=True, sending=operation.sending))
-            return
+            return ""
         if file is None or local is None:
             raise AssertionError("the rule has no other action for a file that is not there")
         content_type = _content_type(hints, remote)
@@ -225,6 +237,7 @@ class _Reconciliation:
             # The stamp is that of before, so no reader takes the object for the new version.
             operation.settled = False
             raise _ChangedError
+        return written.etag
 
     def _changed(self, file: BinaryIO, local: Stamp) -> bool:
         """Whether somebody who goes around the storage wrote meanwhile."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import mimetypes
 import os
@@ -112,6 +113,17 @@ class S3Side:
         self._makes_plain_urls = makes_plain_urls
         self._lock, self._lock_pid = threading.Lock(), os.getpid()
         self._live: _Live | None = None
+        self._wrap: Callable[[ObjectStore], ObjectStore] | None = None
+
+    def through(self, wrap: Callable[[ObjectStore], ObjectStore]) -> S3Side:
+        """This side with ``wrap(its engine)`` as its engine, and with the same client and breaker: for one command,
+        while other threads of the process go on with the engine as it is.
+        """
+        other = copy.copy(self)
+        other._wrap = wrap
+        other._lock, other._lock_pid = threading.Lock(), os.getpid()
+        other._live = self._connected().through(wrap)
+        return other
 
     # -- who we talk to --------------------------------------------------------------------------------------------
 
@@ -131,9 +143,10 @@ class S3Side:
     def _new_connection(self) -> _Live:
         configuration = self._configure()
         try:
-            return _Live.connect(configuration, self._provider, self._timing)
+            live = _Live.connect(configuration, self._provider, self._timing)
         except BotoCoreError as error:
             raise translated(error, "connecting", f"the bucket {configuration.bucket_name}") from error
+        return live if self._wrap is None else live.through(self._wrap)
 
     @property
     def configuration(self) -> S3Configuration:
@@ -345,6 +358,12 @@ class _Live:
         }
         store = BotoStore(client, configuration.bucket_name, checksum=provider.checksum, common=common)
         return cls(configuration, client, session.get_credentials(), store, timing)
+
+    def through(self, wrap: Callable[[ObjectStore], ObjectStore]) -> _Live:
+        """The same with another engine around the engine."""
+        other = copy.copy(self)
+        other.store = wrap(self.store)
+        return other
 
     def _answers(self) -> bool:
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from django_dualstorage.core.report import FileResult, Report
 from django_dualstorage.engine.pool import Stop
+from django_dualstorage.engine.retry import Patience
 from django_dualstorage.operations.backfill import Backfill
 from django_dualstorage.storage import DualWriteStorage
 from tests.support.asserts import ignore, never_stop
@@ -28,11 +29,14 @@ def run(
     prefix: str = "",
     on_result: Callable[[FileResult], None] = ignore,
     stop: Stop | None = None,
+    on_counted: Callable[[int, int], None] = lambda files, size: None,
     **options: Any,
 ) -> Report:
     """Backfill what begins with ``prefix``."""
-    return Backfill(storage, prefix=prefix, **{"workers": 4, **options}).run(
-        never_stop() if stop is None else stop, on_result
+    # Tests of errors have no time for patience unless they ask for it.
+    options = {"workers": 4, "patience": Patience(attempts=1), **options}
+    return Backfill(storage, prefix=prefix, **options).run(
+        never_stop() if stop is None else stop, on_result, on_counted
     )
 
 

@@ -1,0 +1,171 @@
+"""Patience for commands: what S3 fails to answer is asked again, later and at random moments.
+
+The application asks once, because a person waits; a command has the time, and five million requests meet every error.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+from django_dualstorage.core.objects import ListedObject, ObjectInfo, Written
+from django_dualstorage.engine.concurrency import says_slow_down
+from django_dualstorage.engine.listing import Around, once
+from django_dualstorage.engine.objectstore import ALWAYS, Body, Condition, ObjectStore, Source
+from django_dualstorage.exceptions import S3Error, S3TransientError
+
+T = TypeVar("T")
+
+_LOOK_UP_EVERY = 0.5
+
+
+class PagedStore(ObjectStore, Protocol):
+    """An ObjectStore whose listing goes on after a page that failed."""
+
+    def list_all(self, prefix: str, around: Around = once) -> Iterator[ListedObject]:
+        """As in ObjectStore; each page is asked for by ``around(call)``, which may call several times."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to go on."""
+
+    attempts: int = 6
+    #: Seconds. Before the second attempt at most ``base`` are waited, then twice that, never more than ``cap``.
+    base: float = 0.2
+    cap: float = 20.0
+
+    def ceiling(self, failed: int) -> float:
+        """The most to wait after that many failures: the wait is anything between 0 and this ("full jitter")."""
+        return min(self.cap, self.base * 2.0 ** min(failed - 1, 60))
+
+
+class RetryingStore:
+    """An ObjectStore that tries again what failed for the moment. A refusal, be it of a condition, is final.
+
+    A mutation that went through at a later attempt is not clean if an earlier one may still land, and its errors are
+    ``retried``.
+    """
+
+    def __init__(
+        self,
+        store: PagedStore,
+        patience: Patience = Patience(),
+        *,
+        turn: Callable[[int], AbstractContextManager[None]] = lambda size: nullcontext(),
+        received: Callable[[int], None] = lambda size: None,
+        stop: Callable[[], bool] = lambda: False,
+        on_slow_down: Callable[[], None] = lambda: None,
+        sleep: Callable[[float], None] = time.sleep,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        """``turn(size)`` surrounds each attempt that sends ``size`` bytes (limits of rate and concurrency);
+        ``received(size)`` is told of bytes on their way here. After ``stop`` nothing is tried again.
+        ``on_slow_down`` is called whenever the server asks for fewer requests.
+        """
+        self._store = store
+        self._patience = patience
+        self._turn = turn
+        self._received = received
+        self._stop = stop
+        self._on_slow_down = on_slow_down
+        self._sleep = sleep
+        self._jitter = jitter
+
+    def put(
+        self,
+        key: str,
+        source: Source,
+        parameters: Mapping[str, Any],
+        condition: Condition = ALWAYS,
+        *,
+        sending: Callable[[], None],
+    ) -> Written:
+        """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
+        return self._mutate(
+            lambda note: self._store.put(key, source, parameters, condition, sending=note), sending, source.size
+        )
+
+    def delete(self, key: str, condition: Condition = ALWAYS, *, sending: Callable[[], None]) -> Written:
+        """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
+        return self._mutate(lambda note: self._store.delete(key, condition, sending=note), sending)
+
+    def restamp(self, info: ObjectInfo, parameters: Mapping[str, Any], *, sending: Callable[[], None]) -> Written:
+        """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
+        return self._mutate(lambda note: self._store.restamp(info, parameters, sending=note), sending)
+
+    def get(self, key: str, *, start: int = 0, etag: str | None = None) -> Body:
+        """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`. The body itself is read once."""
+        body = self._ask(lambda: self._store.get(key, start=start, etag=etag))
+        self._received(max(0, body.info.size - start))
+        return body
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
+        return self._ask(lambda: self._store.head(key))
+
+    def list_all(self, prefix: str) -> Iterator[ListedObject]:
+        """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`. Each page is tried again by itself."""
+        return self._store.list_all(prefix, self._ask)
+
+    def list_folder(self, prefix: str) -> tuple[list[str], list[str]]:
+        """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
+        return self._ask(lambda: self._store.list_folder(prefix))
+
+    # -- trying ----------------------------------------------------------------------------------------------------
+
+    def _mutate(
+        self, attempt: Callable[[Callable[[], None]], Written], sending: Callable[[], None], size: int = 0
+    ) -> Written:
+        left = may_land = False
+
+        def note() -> None:
+            nonlocal left
+            left = True
+            sending()
+
+        failed = 0
+        while True:
+            left = False
+            try:
+                with self._turn(size):
+                    written = attempt(note)
+            except S3Error as error:
+                failed += 1
+                again = self._is_worth_another(error, failed)
+                if not again:
+                    error.retried = error.retried or may_land
+                    error.sent = error.sent or may_land
+                    raise
+                may_land = may_land or (left and error.sent)
+                self._wait(failed)
+            else:
+                return replace(written, clean=written.clean and not may_land)
+
+    def _ask(self, attempt: Callable[[], T]) -> T:
+        failed = 0
+        while True:
+            try:
+                with self._turn(0):
+                    return attempt()
+            except S3Error as error:
+                failed += 1
+                if not self._is_worth_another(error, failed):
+                    raise
+                self._wait(failed)
+
+    def _is_worth_another(self, error: S3Error, failed: int) -> bool:
+        if says_slow_down(error):
+            self._on_slow_down()
+        return isinstance(error, S3TransientError) and failed < self._patience.attempts and not self._stop()
+
+    def _wait(self, failed: int) -> None:
+        wait = self._jitter(0.0, self._patience.ceiling(failed))
+        while wait > 0 and not self._stop():
+            slept = min(wait, _LOOK_UP_EVERY)
+            self._sleep(slept)
+            wait -= slept
