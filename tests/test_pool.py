@@ -61,7 +61,7 @@ def test_items_are_taken_no_further_ahead_than_the_queues_hold() -> None:
     time.sleep(0.3)  # nothing asks for more meanwhile
     assert taken < 10 + 2 * 4 + 2 * 8 + 2 * 2 + 5
     assert isinstance(results, Iterator)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
 
 
 def test_slow_caller_of_many_results() -> None:
@@ -114,7 +114,7 @@ def test_error_in_items_is_raised() -> None:
 def test_caller_that_has_enough_ends_the_threads() -> None:
     results = Pool(same, 3, never_stop()).run(iter(range(10_000)))
     next(results)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     # the fixture waits for them
 
 

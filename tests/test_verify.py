@@ -20,6 +20,7 @@ from django_dualstorage.operations import verify as module
 from django_dualstorage.operations.gate import RefusedError
 from django_dualstorage.operations.probe import probe
 from django_dualstorage.operations.verify import Verification, Verify, Wanted
+from django_dualstorage.protocol.operation import Locked
 from django_dualstorage.protocol.reconcile import reconcile
 from django_dualstorage.storage import DualWriteStorage
 from tests.conftest import MakeStorage
@@ -184,7 +185,7 @@ def test_living_operations_are_not_accused(
     locked, looking = threading.Event(), threading.Event()
 
     def save() -> None:
-        with storage.pair.locks.hold(f"{folder}a.txt"):
+        with Locked(storage.pair, f"{folder}a.txt"):
             locked.set()
             looking.wait(10)
             # What a save does before it gives its lock back: S3 has the new version, then the disk.
@@ -195,13 +196,13 @@ def test_living_operations_are_not_accused(
     saving = threading.Thread(target=save)
     saving.start()
     locked.wait(10)
-    hold = storage.pair.locks.hold
+    acquire = storage.pair.locks.acquire
 
-    def hold_now(name: str) -> Any:
+    def acquire_now(name: str) -> int:
         looking.set()
-        return hold(name)
+        return acquire(name)
 
-    monkeypatch.setattr(storage.pair.locks, "hold", hold_now)
+    monkeypatch.setattr(storage.pair.locks, "acquire", acquire_now)
     assert found(verify()) == []
     saving.join()
 
@@ -211,7 +212,7 @@ def test_name_that_stays_locked_is_not_judged(
 ) -> None:
     write(storage, f"{folder}a.txt")
     monkeypatch.setattr(storage.pair.locks, "_timeout", 0.01)
-    with storage.pair.locks.hold(f"{folder}a.txt"):
+    with Locked(storage.pair, f"{folder}a.txt"):
         result = verify()
     assert (found(result), result.busy) == ([], 1)
     os.unlink(Path(storage.location, folder, "a.txt"))

@@ -9,12 +9,12 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Final
 
-from django_dualstorage.core.compare import Action, is_remnant, reconcile_action
+from django_dualstorage.core.compare import Action, reconcile_action
 from django_dualstorage.core.objects import ListedObject, ObjectInfo
 from django_dualstorage.core.report import FileResult, Outcome
 from django_dualstorage.core.stamp import Stamp
 from django_dualstorage.exceptions import S3Error, S3NotFoundError, S3PreconditionError, UnmovableError
-from django_dualstorage.hints import Kind
+from django_dualstorage.hints import is_remnant_by
 from django_dualstorage.operations.comparison import Compared
 from django_dualstorage.protocol.fetch import fetch, why_kept
 from django_dualstorage.protocol.pair import Pair
@@ -168,12 +168,11 @@ class Copying:
                 return FileResult(name, Outcome.VANISHED, detail="was deleted from S3 while the command ran")
             if pair.local.exists(name) and (kept := why_kept(pair, self.storage.policy, name, remote)):
                 return kept
-            hints = pair.journal.dead_hints_of(name)
+            remnant = is_remnant_by(pair.journal.hints_of(name), remote)
         except UnmovableError as error:
             return FileResult(name, Outcome(error.reason), detail=str(error))
         except (S3Error, OSError) as error:
             return FileResult(name, Outcome.FAILED, detail=str(error))
-        deleted = any(hint.record.kind is Kind.DELETE for hint in hints)
-        if is_remnant(remote, deleted=deleted, own_ops={hint.record.op_id for hint in hints}):
+        if remnant:
             return FileResult(name, Outcome.NOTHING)
         return FileResult(name, Outcome.BROUGHT_HOME, remote.size)

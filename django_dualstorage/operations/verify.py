@@ -33,6 +33,7 @@ from django_dualstorage.operations.preflight import find_twins, of_odd
 from django_dualstorage.operations.references import Reference, fields_of, references, still_says
 from django_dualstorage.operations.repair import brake
 from django_dualstorage.operations.spool import Seen, Spool
+from django_dualstorage.protocol.operation import Locked
 from django_dualstorage.protocol.reconcile import reconcile
 from django_dualstorage.records import NOTED_PER_KIND, RunNote, noted_run
 from django_dualstorage.storage import DualWriteStorage
@@ -370,7 +371,7 @@ class Verify:
 
     def _locked(self, name: str) -> AbstractContextManager[None]:
         """Where there is no journal no operation has ever begun, and a look must not make one."""
-        return self._pair.locks.hold(name) if self._pair.journal.exists else nullcontext()
+        return Locked(self._pair, name) if self._pair.journal.exists else nullcontext()
 
     def _look_once(self, name: str) -> _Looked | None:
         """None if somebody who goes around the storage wrote meanwhile."""

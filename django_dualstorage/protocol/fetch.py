@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 
-from django_dualstorage.core.compare import is_remnant
 from django_dualstorage.core.objects import ObjectInfo
 from django_dualstorage.core.phases import Policy
 from django_dualstorage.core.report import FileResult, Outcome
 from django_dualstorage.core.steps import Step
 from django_dualstorage.exceptions import JournalError, NameTakenError, S3Error, S3NotFoundError, UnmovableError
-from django_dualstorage.hints import Kind
+from django_dualstorage.hints import Kind, is_remnant_by
 from django_dualstorage.protocol.home import bring_home
 from django_dualstorage.protocol.operation import Operation
 from django_dualstorage.protocol.pair import Pair
@@ -47,12 +46,7 @@ def _fetch_under_lock(pair: Pair, policy: Policy, name: str, operation: Operatio
     body = pair.s3.get(name, patient=True)
     try:
         info = body.info
-        hints = pair.journal.dead_hints_of(name)
-        if is_remnant(
-            info,
-            deleted=any(hint.record.kind is Kind.DELETE for hint in hints),
-            own_ops={hint.record.op_id for hint in hints},
-        ):
+        if is_remnant_by(pair.journal.hints_of(name), info):
             return FileResult(
                 name, Outcome.NOTHING, detail="is what an operation left; manage.py dualstorage_repair removes it"
             )
