@@ -179,7 +179,16 @@ def test_a_mover_that_did_less_is_caught() -> None:
         demand_all(TINY, all_of_it, newest="2026-11-22T09:59:59.000Z")
 
 
-@pytest.mark.parametrize("words", [["--only", "huge"], ["--scale", "0"], ["--scale", "2"], ["--repeats", "0"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--only", "huge"],
+        ["--scale", "0"],
+        ["--scale", "2"],
+        ["--repeats", "0"],
+        ["--only", "nothing", "--movers", "s5cmd"],
+    ],
+)
 def test_wrong_options_end_it_before_anything_is_written(words: list[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         command.main(words)

@@ -55,7 +55,10 @@ class Cell:
 def measure(
     workload: Workload, folder: Path, target: Target, movers: Sequence[Mover], plan: Plan, scratch: Path, tell: Tell
 ) -> Cell:
-    """Measure. A mover that fails, or that moved less than all, is not run again and its failure is kept."""
+    """Measure. A mover that fails, or that moved less than all, is not run again and its failure is kept.
+
+    Raises MoverError if ours fails to fill the bucket where all has to be there already.
+    """
     bench = _Bench(workload, folder, target, scratch)
     with bench.prepared(movers):
         chosen: list[tuple[Mover, Setting]] = []
@@ -91,9 +94,7 @@ class _Bench:
         if not self._workload.is_there:
             yield
             return
-        ours = next((mover for mover in movers if mover.name == OURS), None)
-        if ours is None:
-            raise MoverError("nobody fills the bucket: this work-load needs ours among the movers")
+        ours = next(mover for mover in movers if mover.name == OURS)
         with self._buckets.fresh() as bucket:
             job = self._job(ours, bucket)
             with ours.ready(job):

@@ -27,6 +27,8 @@ static int has(const char *query, const char *name)
 /* Clients that probe whether a server honours conditions, and those that rely on it, see one that does. */
 static int refused(const struct request *request, struct reply *reply)
 {
+    if (!request->if_none_match[0] && !request->if_match[0])
+        return 0;
     struct object *object = object_find(request->name);
     if ((request->if_none_match[0] && object) ||
         (request->if_match[0] && object && strcmp(request->if_match, object->etag) != 0)) {
