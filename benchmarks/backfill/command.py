@@ -23,7 +23,7 @@ from benchmarks.backfill.measuring import MoverError
 from benchmarks.backfill.movers import Mover
 from benchmarks.backfill.rounds import Cell, Plan, Series, measure
 from benchmarks.backfill.servers import SERVERS, UnavailableError
-from benchmarks.backfill.workloads import WORKLOADS, Workload, roomy_parent, written
+from benchmarks.backfill.workloads import WORKLOADS, Workload, written
 
 #: Latency and encryption are of each request, so they are tried where requests are many.
 SERVERS_OF = {
@@ -96,11 +96,10 @@ def _on_server(
     server: str, workload: Workload, folder: Path, movers: Sequence[Mover], plan: Plan, tell: _Tell
 ) -> Cell | str:
     place = f"{workload.name} on {server}"
-    scratch_parent = roomy_parent(workload.total)
     try:
         with (
             SERVERS[server]() as target,
-            tempfile.TemporaryDirectory(prefix="dualstorage-bench-", dir=scratch_parent) as scratch,
+            tempfile.TemporaryDirectory(prefix="dualstorage-bench-", dir=folder.parent) as scratch,
         ):
             return measure(
                 workload, folder, target, movers, plan, Path(scratch), lambda what: tell.passing(f"{place}: {what}")
