@@ -1,6 +1,1 @@
-"""What one call costs, beside django-storages and beside FileSystemStorage, in one run against one server."""
-
-import os
-
-# Here, since parts of the package read the settings when they are imported.
-os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
+"""What one call costs, and what a backfill costs, each beside what else there is, in one run on one machine."""
