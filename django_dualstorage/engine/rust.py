@@ -6,9 +6,12 @@ Its runtime does not survive a fork, so a store belongs to the process that made
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import re
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
@@ -142,15 +145,17 @@ class RustStore:
     ) -> Written:
         size = max(self._complete.part_size, -(-source.size // MAX_PARTS))
 
-        def parts() -> Iterator[bytes]:
+        def parts() -> Iterator[memoryview]:
             for start in range(0, source.size, size):
                 wanted = min(size, source.size - start)
-                part = source.read(start, wanted)
-                demand_whole(key, len(part), wanted)
+                part = memory.part(wanted)
+                demand_whole(key, source.read_into(part, start), wanted)
                 yield part
+                del part
             # Only after this can the parts become an object, though some of them may still be under way.
             sending()
 
+        memory = _Memory(size)
         with self._large:
             try:
                 answer = self._obstore.put(
@@ -323,6 +328,24 @@ class RustStore:
 
 class _ElsewhereError(Exception):
     """Nothing was done; the boto3 engine has to do it."""
+
+
+class _Memory:
+    """Memory for the parts of one upload, used again as soon as a part is sent: the heap would keep far more."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._free: deque[mmap.mmap] = deque()
+
+    def part(self, size: int) -> memoryview:
+        """``size`` bytes, whose memory comes back here with the last reference to them."""
+        try:
+            block = self._free.pop()
+        except IndexError:
+            block = mmap.mmap(-1, self._size)
+        part = memoryview(block)[:size]
+        weakref.finalize(part, self._free.append, block).atexit = False
+        return part
 
 
 class _RustBody:
