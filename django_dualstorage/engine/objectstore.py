@@ -35,7 +35,7 @@ class Source:
         return b"".join(parts)
 
     def read_into(self, buffer: memoryview, start: int) -> int:
-        """Fill ``buffer`` from ``start``. How many bytes there were: fewer than asked for only at the end of the file."""
+        """Fill ``buffer`` from ``start``. How many bytes there were: fewer than fit only at the end of the file."""
         found = 0
         while found < len(buffer):
             got = os.preadv(self.fd, [buffer[found:]], start + found)

@@ -171,7 +171,7 @@ class RustStore:
                 raise
             except BaseException as error:
                 ours = self._translated(error, "upload in parts", key)
-                if isinstance(ours, S3Error) and _ABORTING.search(str(error)):
+                if _ABORTING.search(str(error)):
                     warn_of_parts(key, ours)
                 raise ours from error
         return Written(True, answer["e_tag"] or "")
@@ -299,10 +299,11 @@ class RustStore:
             **config,
         )
 
-    def _translated(self, error: BaseException, operation: str, key: str) -> BaseException:
+    def _translated(self, error: BaseException, operation: str, key: str) -> S3Error:
         """Our error for one of the library's, in the words and by the rules of the boto3 engine.
 
-        Raises _ElsewhereError if that engine can do better. The library's text holds URLs, so none of it is shown.
+        Raises _ElsewhereError if that engine can do better, and what is not the library's as it is. The library's
+        text holds URLs, so none of it is shown.
         """
         text = str(error)
         if found := _STATUS.search(text):
@@ -323,7 +324,7 @@ class RustStore:
             return S3TransientError(f"S3 gave no usable answer to {operation} of {key}", code=type(error).__name__)
         if type(error).__name__ == "PanicException":
             return S3Error(f"obstore failed at {operation} of {key}; use the boto3 engine", code="PanicException")
-        return error
+        raise error
 
 
 class _ElsewhereError(Exception):
