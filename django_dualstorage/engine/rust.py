@@ -6,9 +6,12 @@ Its runtime does not survive a fork, so a store belongs to the process that made
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import re
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
@@ -142,15 +145,17 @@ class RustStore:
     ) -> Written:
         size = max(self._complete.part_size, -(-source.size // MAX_PARTS))
 
-        def parts() -> Iterator[bytes]:
+        def parts() -> Iterator[memoryview]:
             for start in range(0, source.size, size):
                 wanted = min(size, source.size - start)
-                part = source.read(start, wanted)
-                demand_whole(key, len(part), wanted)
+                part = memory.part(wanted)
+                demand_whole(key, source.read_into(part, start), wanted)
                 yield part
+                del part
             # Only after this can the parts become an object, though some of them may still be under way.
             sending()
 
+        memory = _Memory(size)
         with self._large:
             try:
                 answer = self._obstore.put(
@@ -166,7 +171,7 @@ class RustStore:
                 raise
             except BaseException as error:
                 ours = self._translated(error, "upload in parts", key)
-                if isinstance(ours, S3Error) and _ABORTING.search(str(error)):
+                if _ABORTING.search(str(error)):
                     warn_of_parts(key, ours)
                 raise ours from error
         return Written(True, answer["e_tag"] or "")
@@ -294,10 +299,11 @@ class RustStore:
             **config,
         )
 
-    def _translated(self, error: BaseException, operation: str, key: str) -> BaseException:
+    def _translated(self, error: BaseException, operation: str, key: str) -> S3Error:
         """Our error for one of the library's, in the words and by the rules of the boto3 engine.
 
-        Raises _ElsewhereError if that engine can do better. The library's text holds URLs, so none of it is shown.
+        Raises _ElsewhereError if that engine can do better, and what is not the library's as it is. The library's
+        text holds URLs, so none of it is shown.
         """
         text = str(error)
         if found := _STATUS.search(text):
@@ -318,11 +324,29 @@ class RustStore:
             return S3TransientError(f"S3 gave no usable answer to {operation} of {key}", code=type(error).__name__)
         if type(error).__name__ == "PanicException":
             return S3Error(f"obstore failed at {operation} of {key}; use the boto3 engine", code="PanicException")
-        return error
+        raise error
 
 
 class _ElsewhereError(Exception):
     """Nothing was done; the boto3 engine has to do it."""
+
+
+class _Memory:
+    """Memory for the parts of one upload, used again as soon as a part is sent: the heap would keep far more."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._free: deque[mmap.mmap] = deque()
+
+    def part(self, size: int) -> memoryview:
+        """``size`` bytes, whose memory comes back here with the last reference to them."""
+        try:
+            block = self._free.pop()
+        except IndexError:
+            block = mmap.mmap(-1, self._size)
+        part = memoryview(block)[:size]
+        weakref.finalize(part, self._free.append, block).atexit = False
+        return part
 
 
 class _RustBody:
