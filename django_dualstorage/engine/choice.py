@@ -51,7 +51,7 @@ def choose(store: BotoStore, parameters: Mapping[str, Any] | None = None) -> tup
     try:
         fast = RustStore(store, settings)
     except ImportError as error:
-        return _boto(f"obstore cannot be imported ({error})"), store
+        return _boto(f"obstore cannot be used here: {error}"), store
     return Choice(f"obstore {_version('obstore')}"), fast
 
 

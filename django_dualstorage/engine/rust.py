@@ -63,6 +63,14 @@ _CODE: Final = re.compile(r"<Code>([A-Za-z0-9.]{1,64})</Code>")
 _ELSEWHERE: Final = ("AuthorizationHeaderMalformed", "PermanentRedirect", "TemporaryRedirect")
 
 
+#: The process that obstore's runtime was born in, with its first request; a forked child has no threads of it.
+_runtime_pid: int | None = None
+
+
+class ForkedError(ImportError):
+    """obstore has been used before this process was forked, and would wait for ever for threads that are not there."""
+
+
 class RustStore:
     """An :class:`~django_dualstorage.engine.objectstore.ObjectStore` on obstore, where obstore will do.
 
@@ -71,9 +79,15 @@ class RustStore:
 
     def __init__(self, complete: BotoStore, settings: Settings) -> None:
         """``settings`` come from :func:`~django_dualstorage.engine.rust_settings.settings_of`, ``complete`` is the
-        engine that they were taken from. Raises ImportError if obstore cannot be imported.
+        engine that they were taken from. Raises ImportError if obstore cannot be imported, ForkedError if it is of
+        no use in this process.
         """
         import obstore
+
+        global _runtime_pid
+        _runtime_pid = _runtime_pid or os.getpid()
+        if _runtime_pid != os.getpid():
+            raise ForkedError("it was used in the process that this one was forked from")
 
         self._obstore = obstore
         self._complete = complete
