@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from django_dualstorage.engine.retry import PagedStore, Patience, RetryingStore
 from django_dualstorage.engine.rust import RustStore, why_inexpressible
 from django_dualstorage.engine.rust_settings import settings_of
 from django_dualstorage.engine.throttle import Throttle
+
+#: The process in which obstore's runtime was born; its children have a dead copy of it.
+_first_used_in: int | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,9 @@ def choose(store: BotoStore, parameters: Mapping[str, Any] | None = None) -> tup
     says so. The choice is made anew for each object: a site may decide by name. To be called in the process that uses
     the engine, since obstore does not survive a fork.
     """
+    global _first_used_in
+    if _first_used_in not in {None, os.getpid()}:
+        return _boto("this process was forked from one that had used obstore, which would hang in it"), store
     settings = settings_of(store)
     if isinstance(settings, str):
         return _boto(settings), store
@@ -52,6 +59,7 @@ def choose(store: BotoStore, parameters: Mapping[str, Any] | None = None) -> tup
         fast = RustStore(store, settings)
     except ImportError as error:
         return _boto(f"obstore cannot be imported ({error})"), store
+    _first_used_in = os.getpid()
     return Choice(f"obstore {_version('obstore')}"), fast
 
 
