@@ -20,7 +20,7 @@ from django_dualstorage.inventory import Certified, Inventory, Speed
 from django_dualstorage.journal import HintedNames
 from django_dualstorage.operations.comparison import Batch, Compared, Comparison, inventory_of
 from django_dualstorage.operations.copying import Belief, Copying
-from django_dualstorage.operations.engines import Limits, pair_for_command
+from django_dualstorage.operations.engines import MOST_WORKERS, Limits, pace_for_command, pair_for_command
 from django_dualstorage.operations.gate import (
     RefusedError,
     S3Watch,
@@ -78,7 +78,7 @@ class Backfill:
         storage: DualWriteStorage,
         *,
         prefix: str = "",
-        workers: int = 16,
+        workers: int = MOST_WORKERS,
         dry_run: bool = False,
         reverse: bool = False,
         compare: Belief = Belief.STAMP,
@@ -167,10 +167,10 @@ class Backfill:
         started = time.monotonic()
         deadline = None if self._limits.duration is None else started + self._limits.duration
         report = Report(dry_run=self._dry_run)
+        pace = pace_for_command(self._workers, self._limits, stop=lambda: bool(stop))
         self._pair = pair_for_command(
             self._storage.pair,
-            workers=self._workers,
-            limits=self._limits,
+            pace=pace,
             stop=lambda: bool(stop),
             on_choice=self._chosen,
             patience=self._patience,
@@ -184,7 +184,7 @@ class Backfill:
             with closing(self._comparison(inventory, stop, deadline)) as comparison:
                 hinted = self._pair.journal.hinted_names()
                 copying = Copying(self._storage, self._pair, self._belief, hinted, self._clock)
-                pool = Pool(self._work(copying), self._workers, stop)
+                pool = Pool(self._work(copying), self._workers, stop, pace.limit)
                 todo = self._todo(comparison, hinted)
                 with closing(pool.run(self._until(deadline, todo))) as results:
                     for result in results:

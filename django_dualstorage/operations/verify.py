@@ -27,7 +27,7 @@ from django_dualstorage.inventory import Certified, Inventory
 from django_dualstorage.operations.anonymous import look_in_anonymously, says_public
 from django_dualstorage.operations.comparison import Batch, Comparison, inventory_of
 from django_dualstorage.operations.deep import ChangingError, read_both
-from django_dualstorage.operations.engines import Limits, pair_for_command
+from django_dualstorage.operations.engines import MOST_WORKERS, Limits, pace_for_command, pair_for_command
 from django_dualstorage.operations.gate import S3Watch, demand_local_truth, demand_same_volume
 from django_dualstorage.operations.preflight import find_twins, of_odd
 from django_dualstorage.operations.references import Reference, fields_of, references, still_says
@@ -90,7 +90,7 @@ class Wanted:
     anonymous: bool = False
     #: Do what backfill and repair would do about what was found.
     fix: bool = False
-    workers: int = 16
+    workers: int = MOST_WORKERS
 
     def takes(self, name: str) -> bool:
         """Whether the sample has this name."""
@@ -213,10 +213,10 @@ class Verify:
         if self._wanted.fix:
             demand_local_truth(self._storage, "verify --fix")
         started = time.monotonic()
+        self._pace = pace_for_command(self._wanted.workers, self._limits, stop=lambda: bool(stop))
         self._pair = pair_for_command(
             self._storage.pair,
-            workers=self._wanted.workers,
-            limits=self._limits,
+            pace=self._pace,
             stop=lambda: bool(stop),
             on_choice=lambda choice: logger.info("The engine is %s", choice),
             patience=self._patience,
@@ -339,7 +339,7 @@ class Verify:
                 inventory.note(certified)
             certified.clear()
 
-        for looked in Pool(self._look, self._wanted.workers, stop).run(result.spool.doubts()):
+        for looked in Pool(self._look, self._wanted.workers, stop, self._pace.limit).run(result.spool.doubts()):
             on_result(FileResult(looked.name, Outcome.CERTIFIED))
             result.busy += looked.busy
             if looked.found:
@@ -457,7 +457,7 @@ class Verify:
 
     def _read(self, result: Verification, stop: Stop, on_result: Callable[[FileResult], None], note: RunNote) -> None:
         names = filter(self._wanted.takes, result.spool.on_both_sides())
-        for looked in Pool(self._read_one, self._wanted.workers, stop).run(names):
+        for looked in Pool(self._read_one, self._wanted.workers, stop, self._pace.limit).run(names):
             on_result(FileResult(looked.name, Outcome.CERTIFIED, looked.read))
             result.busy += looked.busy
             if looked.read or not (looked.found or looked.busy):
@@ -527,7 +527,7 @@ class Verify:
             note.fixed(mended)
             mended.clear()
 
-        for one, outcome in Pool(fixed, self._wanted.workers, stop).run(found):
+        for one, outcome in Pool(fixed, self._wanted.workers, stop, self._pace.limit).run(found):
             on_result(outcome)
             result.fixed[outcome.outcome] += 1
             if not outcome.outcome.is_problem and outcome.clean:

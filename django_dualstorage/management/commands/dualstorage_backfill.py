@@ -18,7 +18,7 @@ from django_dualstorage.management.base import USAGE, DualStorageCommand, beginn
 from django_dualstorage.management.progress import printable
 from django_dualstorage.operations.backfill import Backfill
 from django_dualstorage.operations.copying import Belief
-from django_dualstorage.operations.engines import Limits
+from django_dualstorage.operations.engines import MOST_WORKERS, Limits
 from django_dualstorage.operations.ordering import Order
 from django_dualstorage.operations.preflight import survey
 from django_dualstorage.operations.references import referenced_names
@@ -67,7 +67,13 @@ class Command(DualStorageCommand):
         add(
             "--order", type=Order, choices=list(Order), help="which files come first; the comparison is finished before"
         )
-        add("--workers", type=positive, default=16, metavar="N", help="files at once (default: 16)")
+        add(
+            "--workers",
+            type=positive,
+            default=MOST_WORKERS,
+            metavar="N",
+            help="at most so many files at once",
+        )
         add(
             "--bandwidth",
             type=parsed_by(parse_size),

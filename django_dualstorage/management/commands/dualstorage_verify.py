@@ -25,7 +25,7 @@ from django_dualstorage.management.base import (
     positive,
 )
 from django_dualstorage.management.progress import printable
-from django_dualstorage.operations.engines import Limits
+from django_dualstorage.operations.engines import MOST_WORKERS, Limits
 from django_dualstorage.operations.verify import Verification, Verify, Wanted
 from django_dualstorage.storage import DualWriteStorage
 
@@ -81,7 +81,13 @@ class Command(DualStorageCommand):
             "--bandwidth", type=parsed_by(parse_size), metavar="SIZE", help="bytes a second at most, such as 20M"
         )
         parser.add_argument("--tps", type=positive, metavar="N", help="requests a second at most")
-        parser.add_argument("--workers", type=positive, default=16, metavar="N", help="files at once (default: 16)")
+        parser.add_argument(
+            "--workers",
+            type=positive,
+            default=MOST_WORKERS,
+            metavar="N",
+            help="at most so many files at once",
+        )
 
     def run(self, storage: DualWriteStorage, stop: Stop, *, as_json: bool, **options: Any) -> int:
         """Verify and report."""
