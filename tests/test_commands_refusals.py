@@ -104,7 +104,8 @@ def test_database_without_our_tables_is_told_before_anything_is_copied(default_s
     assert ran.code == 4
     assert "manage.py migrate" in ran.err
     assert not on_s3(default_storage)
-    assert dualstorage("backfill", "--dry-run").code == 0
+    rehearsed = dualstorage("backfill", "--dry-run")
+    assert (rehearsed.code, rehearsed.err) == (ran.code, ran.err)
 
 
 def test_damaged_hint_is_named(default_storage: DualWriteStorage) -> None:

@@ -107,7 +107,7 @@ def test_part_from_elsewhere_is_refused(make_storage: MakeStorage, monkeypatch: 
 @pytest.mark.django_db
 def test_backfill_ends_when_s3_becomes_the_truth_under_its_hands(make_storage: MakeStorage) -> None:
     storage = make_storage("dual")
-    for number in range(3):
+    for number in range(60):  # more than the pool works ahead of whoever hears of the results
         Path(storage.location, f"{number}.txt").write_bytes(b"old")
         os.utime(Path(storage.location, f"{number}.txt"), (1, 1))
     later = make_storage("s3")

@@ -46,7 +46,7 @@ class CircuitBreaker:
             self.openings += 1
         logger.warning(
             "S3 failed %d times in a row: the disk serves alone until S3 answers (asked every %.0f s). "
-            "Nothing is lost; manage.py dualstorage_repair brings S3 up to date.",
+            "Nothing is lost: the journal knows what S3 misses.",
             self._limit,
             self._interval,
         )

@@ -27,6 +27,7 @@ class Stop:
     def __init__(self, announce: Callable[[str], None]) -> None:
         self._announce = announce
         self._asked = threading.Event()
+        self._idle = False
 
     def __bool__(self) -> bool:
         return self._asked.is_set()
@@ -34,6 +35,15 @@ class Stop:
     def ask(self) -> None:
         """Ask to finish what is in flight and begin nothing new."""
         self._asked.set()
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        """While this lasts nothing is in flight, so there is nothing to announce."""
+        self._idle = True
+        try:
+            yield
+        finally:
+            self._idle = False
 
     @contextmanager
     def on_ctrl_c(self) -> Iterator[Stop]:
@@ -53,7 +63,8 @@ class Stop:
         if self:
             raise KeyboardInterrupt
         self.ask()
-        self._announce("Finishing the files in flight; Ctrl-C again stops at once. Either is safe: run it again.")
+        if not self._idle:
+            self._announce("Finishing the files in flight; Ctrl-C again stops at once. Either is safe: run it again.")
 
 
 class Pool(Generic[Item, Result]):

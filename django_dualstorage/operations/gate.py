@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 
-from django_dualstorage.exceptions import DualStorageError, S3UnavailableError
+from django_dualstorage.core.report import FileResult
+from django_dualstorage.exceptions import DualStorageError, S3Error, S3UnavailableError
 from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.storage import DualWriteStorage
+
+#: So many files are no accident of one file's permissions.
+_REFUSED_IN_A_ROW: Final = 5
 
 
 class RefusedError(DualStorageError):
@@ -51,11 +56,14 @@ def demand_deletions_reach_s3(storage: DualWriteStorage) -> None:
 
 
 class S3Watch:
-    """Ends a run over many files when S3 is given up during it, rather than let each file wait for its time-out."""
+    """Ends a run over many files when S3 is given up during it, rather than let each file wait for its time-out; and
+    when S3 refuses one file after the other, rather than tell the same of each.
+    """
 
     def __init__(self, pair: Pair) -> None:
         self._s3 = pair.s3
         self._before = pair.s3.times_given_up
+        self._refused = 0
 
     def demand(self) -> None:
         """Raises S3UnavailableError if S3 has failed repeatedly since the run began."""
@@ -63,3 +71,12 @@ class S3Watch:
             raise S3UnavailableError(
                 "S3 has failed repeatedly. Run the command again when it answers; it does only what is left."
             )
+
+    def hear(self, result: FileResult) -> None:
+        """Raises S3Error if S3 has refused file after file. For one thread."""
+        if result.refused:
+            self._refused += 1
+        elif result.outcome.changes_s3:
+            self._refused = 0
+        if self._refused >= _REFUSED_IN_A_ROW:
+            raise S3Error(f"S3 has refused {self._refused} files in a row. The last: {result.name}: {result.detail}")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Final, NamedTuple
 
 from django.core.exceptions import FieldError, ValidationError
@@ -136,6 +136,8 @@ class Verification:
     run_id: int | None = None
     seconds: float = 0.0
     interrupted: bool = False
+    #: What is wrong with the run as a whole.
+    error: str = ""
 
     @property
     def counts(self) -> dict[Difference, int]:
@@ -172,6 +174,7 @@ class Verification:
             "remarks": self.remarks,
             "seconds": round(self.seconds, 3),
             "interrupted": self.interrupted,
+            "error": self.error,
         }
 
     def close(self) -> None:
@@ -201,6 +204,8 @@ class Verify:
         self._tell = tell
         self._clock = clock
         self._watch = S3Watch(storage.pair)
+        #: What --fix has done so far, by outcome.
+        self.fixed: Counter[Outcome] = Counter()
 
     def run(self, stop: Stop, on_result: Callable[[FileResult], None]) -> Verification:
         """Verify; ``on_result`` hears of each file that was looked at or read, whatever was found. The caller closes
@@ -221,7 +226,7 @@ class Verify:
             on_choice=lambda choice: logger.info("The engine is %s", choice),
             patience=self._patience,
         )
-        result = Verification(self._wanted, self._storage.policy.phase.value)
+        result = Verification(self._wanted, self._storage.policy.phase.value, fixed=self.fixed)
         try:
             with noted_run(self._storage.alias, "verify", self._parameters()) as note:
                 result.run_id = note.id
@@ -247,8 +252,8 @@ class Verify:
     def _stages(self, result: Verification, stop: Stop, on_result: Callable[[FileResult], None], note: RunNote) -> None:
         inventory = inventory_of(self._pair) if self._pair.journal.exists else None
         self._compare(result, inventory, stop, note)
-        self._pass_preflight(result)
         if not stop:
+            self._pass_preflight(result)
             self._look_at_doubts(result, inventory, stop, on_result, note)
         if self._wanted.database and not stop:
             self._compare_database(result, stop)
@@ -261,7 +266,9 @@ class Verify:
 
     def _compare(self, result: Verification, inventory: Inventory | None, stop: Stop, note: RunNote) -> None:
         prefix = self._wanted.prefix
-        with closing(Comparison(self._pair.s3.list_all(prefix), inventory, prefix=prefix)) as comparison:
+        # A listing that was stopped is not compared with anything.
+        listing = takewhile(lambda entry: not stop, self._pair.s3.list_all(prefix))
+        with closing(Comparison(listing, inventory, prefix=prefix)) as comparison:
             result.objects = comparison.objects
             for batch in comparison.of(self._storage.root):
                 if stop:
@@ -270,6 +277,8 @@ class Verify:
                 note.beat(result.spool.counts, 0)
         result.spool.index()
         find_twins(result.spool)
+        if stop:
+            return
         if result.objects and not result.files and not prefix:
             result.remarks.append(
                 f"MEDIA_ROOT {self._storage.root} has no files, but S3 has {result.objects:,} under its prefix. Is the "
@@ -529,7 +538,8 @@ class Verify:
 
         for one, outcome in Pool(fixed, self._wanted.workers, stop, self._pace.limit).run(found):
             on_result(outcome)
-            result.fixed[outcome.outcome] += 1
+            self.fixed[outcome.outcome] += 1
+            self._watch.hear(outcome)
             if not outcome.outcome.is_problem and outcome.clean:
                 mended.append(one)
             if len(mended) >= 500:

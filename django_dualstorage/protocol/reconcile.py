@@ -83,7 +83,10 @@ def reconcile(
         )
     except JournalError:
         raise
-    except (S3Error, OSError) as error:
+    except S3Error as error:
+        detail = f"{error}; {error.advice}"
+        return FileResult(name, Outcome.FAILED, detail=detail, clean=False, refused=error.is_refusal)
+    except OSError as error:
         return FileResult(name, Outcome.FAILED, detail=f"{error}; run the command again", clean=False)
 
 
