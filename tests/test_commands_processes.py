@@ -202,6 +202,28 @@ def test_bar_is_on_a_terminal_only(site: Site, tree: None) -> None:
     assert json.loads(out)["counts"] == {"certified": FILES}
 
 
+def test_problem_is_on_the_terminal_once(site: Site) -> None:
+    os.mkfifo(Path(site.storage.location, "pipe"))
+    ours, theirs = pty.openpty()
+    process = site.start("dualstorage_backfill", stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while select.select([ours], [], [], DEADLINE)[0]:
+            shown += os.read(ours, 4096)
+    except OSError:  # the other end is closed
+        pass
+    finally:
+        os.close(ours)
+    assert process.wait(DEADLINE) == 1
+    assert shown.count(b"is a socket, pipe or device") == 1, shown
+    assert b"named above" in shown
+    code, out, err = site.run("dualstorage_backfill")  # a report of its own names it, too
+    assert code == 1
+    assert "pipe: is a socket" in out
+    assert "pipe: special: is a socket" in err
+
+
 def test_exit_codes_of_a_shell(site: Site) -> None:
     for args, expected in (
         (["dualstorage_backfill", "--workers", "0"], 2),
