@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -49,22 +49,27 @@ class Known:
     """What the database says about one storage."""
 
     phase: Phase
-    #: A backfill has found every file on both sides, so S3 URLs may be given out.
+    #: A backfill has found every file on both sides, and S3 is where it was then, so S3 URLs may be given out.
     certified: bool = False
     #: The volume that commands have worked with, empty if none has.
     volume_id: str = ""
+    #: Endpoint, bucket and prefix of the last complete backfill, empty if there was none.
+    certified_place: str = ""
 
 
 class Records:
     """The phase of one storage in this process: read at most every few seconds."""
 
-    def __init__(self, alias: str, pinned: Phase | None, volume_id: Callable[[], str] | None) -> None:
+    def __init__(
+        self, alias: str, pinned: Phase | None, volume_id: Callable[[], str] | None, place: Callable[[], str]
+    ) -> None:
         """``volume_id()`` is asked for when the process reports to the fleet, in phases that use the disk; None for a
-        storage that does not report.
+        storage that does not report. ``place()`` tells where the S3 side is, empty if it cannot be told.
         """
         self._alias = alias
         self._pinned = pinned
         self._volume_id = volume_id
+        self._place = place
         self._lock, self._lock_pid = threading.Lock(), os.getpid()
         self._known: Known | None = None
         self._read_at = 0.0
@@ -105,9 +110,9 @@ class Records:
             with own_connection() as connection:
                 found = _read_state(connection, self._alias)
                 if self._pinned is not None:
-                    found = Known(self._pinned, found.certified, found.volume_id)
-                if found.phase is Phase.FILESYSTEM and found.certified:
-                    found = _uncertify(connection, self._alias, found)
+                    found = replace(found, phase=self._pinned)
+                if found.certified:
+                    found = self._certified_still(connection, found)
                 self._report(connection, found.phase)
                 return found
         except Exception as error:  # every driver has errors of its own, and a test runner may forbid the database
@@ -125,6 +130,26 @@ class Records:
                 f"The database cannot be asked for the phase of storage {self._alias!r} ({error}), and guessing could "
                 "lose files. Mend the database, or pin the phase the site is in with DUALSTORAGE_PHASE."
             ) from error
+
+    def _certified_still(self, connection: BaseDatabaseWrapper, found: Known) -> Known:
+        """The note "complete" ends for everybody where a process writes elsewhere, or to the disk alone: even if the
+        site comes back, what was saved meanwhile is not there.
+        """
+        uncertified = replace(found, certified=False)
+        place = "" if found.phase is Phase.FILESYSTEM else self._place()
+        if place == found.certified_place != "":
+            return found
+        if place or found.phase is Phase.FILESYSTEM:
+            _uncertify(connection, self._alias)
+        if place:
+            logger.warning(
+                "The S3 side of storage %r is at %s now, and the last complete backfill was of %s. url() gives the "
+                "disk's addresses until manage.py dualstorage_backfill has found every file on both sides",
+                self._alias,
+                place,
+                found.certified_place or "a place that an older release did not write down",
+            )
+        return uncertified
 
     def _report(self, connection: BaseDatabaseWrapper, phase: Phase) -> None:
         """Tell the fleet table who we are. A failure costs nothing but a late flip."""
@@ -190,11 +215,10 @@ def _read_state(connection: BaseDatabaseWrapper, alias: str) -> Known:
     try:
         table = connection.ops.quote_name(STATE_TABLE)
         with connection.cursor() as cursor:
-            cursor.execute(
-                f"SELECT phase, certified_at, volume_id FROM {table} WHERE alias = %s",  # noqa: S608  a constant
-                [alias],
-            )
-            row = cursor.fetchone()
+            # Not by name: a column that migrate has still to add must not keep the phase from being known.
+            cursor.execute(f"SELECT * FROM {table} WHERE alias = %s", [alias])  # noqa: S608  a constant
+            values = cursor.fetchone()
+            row = values and dict(zip((column[0] for column in cursor.description), values, strict=True))
     except DatabaseError:
         if STATE_TABLE in connection.introspection.table_names():
             raise
@@ -206,22 +230,22 @@ def _read_state(connection: BaseDatabaseWrapper, alias: str) -> Known:
     if row is None:
         return Known(DEFAULT_PHASE)
     try:
-        return Known(parse_phase(row[0]), row[1] is not None, row[2])
+        return Known(
+            parse_phase(row["phase"]), row["certified_at"] is not None, row["volume_id"], row.get("certified_place", "")
+        )
     except ConfigurationError as error:
         raise PhaseUnknownError(
             f"The row of {alias!r} in {STATE_TABLE} cannot be understood: {error} Set it to the phase the site is in."
         ) from error
 
 
-def _uncertify(connection: BaseDatabaseWrapper, alias: str, found: Known) -> Known:
-    """What is written from now on reaches the disk alone, so S3 does not have every file any more."""
+def _uncertify(connection: BaseDatabaseWrapper, alias: str) -> None:
     table = connection.ops.quote_name(STATE_TABLE)
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {table} SET certified_at = NULL WHERE alias = %s",  # noqa: S608  a constant
             [alias],
         )
-    return Known(found.phase, volume_id=found.volume_id)
 
 
 def _write_report(connection: BaseDatabaseWrapper, alias: str, phase: Phase, volume_id: str) -> None:
@@ -274,8 +298,8 @@ def demand_tables() -> None:
         raise ConfigurationError(f"The table {STATE_TABLE} cannot be used ({error}). Run manage.py migrate.") from error
 
 
-def set_certified(alias: str, *, complete: bool, phase: Phase, volume_id: str) -> None:
-    """Note whether every file is on both sides, and on which volume the commands work.
+def set_certified(alias: str, *, complete: bool, phase: Phase, volume_id: str, place: str) -> None:
+    """Note whether every file is on both sides, on which volume the commands work and where the S3 side is.
 
     A row that this creates keeps the site in the phase it is in.
     """
@@ -284,8 +308,10 @@ def set_certified(alias: str, *, complete: bool, phase: Phase, volume_id: str) -
     manager = StorageState.objects.using(setting("DATABASE"))
     state, _ = manager.get_or_create(alias=alias, defaults={"phase": phase.value})
     state.certified_at = timezone.now() if complete else None
+    if complete:
+        state.certified_place = place
     state.volume_id = volume_id
-    state.save(using=setting("DATABASE"), update_fields=("certified_at", "volume_id"))
+    state.save(using=setting("DATABASE"), update_fields=("certified_at", "certified_place", "volume_id"))
 
 
 def recorded_phase(alias: str) -> Phase | None:
@@ -297,6 +323,14 @@ def recorded_phase(alias: str) -> Phase | None:
         return None if found is None else parse_phase(found)
     except ConfigurationError as error:
         raise PhaseUnknownError(f"The row of {alias!r} in {STATE_TABLE} cannot be understood: {error}") from error
+
+
+def certified_place(alias: str) -> str:
+    """Where the S3 side was at the last complete backfill; empty if there was none."""
+    from django_dualstorage.models import StorageState
+
+    states = StorageState.objects.using(setting("DATABASE")).filter(alias=alias)
+    return states.values_list("certified_place", flat=True).first() or ""
 
 
 def separate_volumes(alias: str) -> dict[str, set[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from typing import Any
 
@@ -23,6 +24,8 @@ from django_dualstorage.redaction import without_secrets
 from django_dualstorage.sides.capabilities import Capabilities
 from django_dualstorage.sides.filesystem import FilesystemSide
 from django_dualstorage.sides.s3 import S3Side
+
+logger = logging.getLogger("django_dualstorage.phase")
 
 DEFAULT_ALIAS = "default"
 
@@ -110,7 +113,7 @@ class WiredStorage(FileSystemStorage):
         """This storage's phase in the database."""
         if self._records is None:
             reports = None if self.alias is None else lambda: self.volume_id
-            self._records = Records(self.alias or DEFAULT_ALIAS, self.options.phase, reports)
+            self._records = Records(self.alias or DEFAULT_ALIAS, self.options.phase, reports, self._place_if_known)
         return self._records
 
     @property
@@ -118,6 +121,21 @@ class WiredStorage(FileSystemStorage):
         """The id of the volume, empty while it has none: looking and reporting must not make a folder."""
         journal = self.pair.journal
         return journal.volume_id if journal.exists else ""
+
+    @property
+    def place(self) -> str:
+        """Where the S3 side is: endpoint, bucket and prefix, without credentials. Asks nobody.
+
+        Raises ConfigurationError, and what django-storages raises for settings that it cannot use.
+        """
+        return s3storage.place_of(s3storage.build(self.options.s3, self.options.provider))
+
+    def _place_if_known(self) -> str:
+        try:
+            return self.place
+        except Exception as error:  # noqa: BLE001  a site's own S3Storage may raise anything; who needs S3 is told
+            logger.debug("Where the S3 side is cannot be told: %s", type(error).__name__)
+            return ""
 
     @property
     def known(self) -> Known:

@@ -25,7 +25,10 @@ from django.utils import timezone
 from storages.backends.s3 import S3Storage
 
 import django_dualstorage.checks
+from django_dualstorage import records
 from django_dualstorage.checks import check_database
+from django_dualstorage.core.phases import Phase
+from django_dualstorage.core.providers import PROVIDERS
 from django_dualstorage.models import ProcessReport, StorageState
 from django_dualstorage.storage import DualWriteStorage
 from tests.support.proxy import BlackHole, Corrupt, FaultProxy, Refused, Status
@@ -91,7 +94,7 @@ def run(*, deploy: bool = False, databases: list[str] | None = None) -> dict[str
 def _demand_sound(message: CheckMessage) -> None:
     assert message.id in IDS
     assert message.level == (ERROR if "E" in str(message.id) else WARNING)
-    assert str(message.hint).endswith(f"See docs: checks, {message.id}")
+    assert str(message.hint).endswith(f"See docs/checks.rst, {message.id}")
     text = f"{message}{message!r}"
     assert ACCESS_KEY not in text
     assert "sentinel-of" not in text
@@ -156,7 +159,7 @@ def test_a_number_is_used_once() -> None:
 def test_every_id_has_a_section_in_the_documentation_and_no_other_has() -> None:
     documentation = (ROOT / "docs" / "checks.rst").read_text()
     labels = re.findall(r"^\.\. _dualstorage-([ew]\d{3}):\n\n(\S+)", documentation, re.MULTILINE)
-    assert [title for _, title in labels] == sorted(IDS, key=lambda check_id: check_id[-3:])
+    assert sorted(title for _, title in labels) == IDS
     assert [f"dualstorage.{label.upper()}" for label, _ in labels] == [title for _, title in labels]
 
 
@@ -468,7 +471,7 @@ def test_a_profile_in_options_that_does_not_exist(site: Site) -> None:
 @pytest.mark.parametrize("s3", [{"default_acl": "private"}, {"object_parameters": {"ACL": "private"}}])
 @pytest.mark.parametrize("provider", ["aws", "r2"])
 def test_an_acl_where_new_buckets_refuse_one(site: Site, provider: str, s3: dict[str, Any]) -> None:
-    site(provider=provider, s3={**BUCKET, **KEYS, **s3})
+    site(provider=provider, s3={**BUCKET, **KEYS, "endpoint_url": "https://s3.example.com", **s3})
     found = run()
     assert set(found) == {"dualstorage.W010"}
     assert "'private'" in found["dualstorage.W010"].msg
@@ -527,6 +530,22 @@ def test_overwriting_set_alike_on_both_sides(site: Site, both: bool) -> None:
 def test_an_old_signature(site: Site, s3: dict[str, Any]) -> None:
     site(s3={**BUCKET, **KEYS, **s3})
     assert set(run()) == {"dualstorage.W013"}
+
+
+@produces("dualstorage.E029")
+@pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "aws"])
+def test_a_service_without_its_address(site: Site, monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
+    site(provider=provider, s3={**BUCKET, **KEYS})
+    assert set(run()) == {"dualstorage.E029"}
+    assert provider in run()["dualstorage.E029"].msg
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://s3.example.com")
+    assert run() == {}
+
+
+@pytest.mark.parametrize(("provider", "known"), [("digitalocean", True), ("b2", True), ("minio", False)])
+def test_a_service_whose_address_follows_from_the_region(site: Site, provider: str, known: bool) -> None:
+    site(provider=provider, s3={**BUCKET, **KEYS, "region_name": "sgp1"})
+    assert set(run()) == (set() if known else {"dualstorage.E029"})
 
 
 @produces("dualstorage.W014")
@@ -795,6 +814,24 @@ def test_a_pin_that_differs_from_the_recorded_phase(site: Site) -> None:
     assert set(run(databases=["default"])) == {"dualstorage.W026"}
     site(phase="s3", s3={**BUCKET, **KEYS})
     assert run(databases=["default"]) == {}
+
+
+@pytest.mark.django_db
+@produces("dualstorage.W030")
+def test_a_backfill_of_another_place(site: Site, settings: Settings) -> None:
+    def message(**s3: Any) -> str | None:
+        site(s3={**BUCKET, **KEYS, **s3})
+        return str(found[0].msg) if (found := list(run(databases=["default"]).values())) else None
+
+    assert message() is None
+    place = DualWriteStorage(s3={**BUCKET, **KEYS}).place
+    records.set_certified("default", complete=True, phase=Phase.DUAL, volume_id="", place=place)
+    assert message() is None
+    assert message(location="elsewhere/") == (
+        "The last complete backfill was of s3:///media-production/, and the S3 side is at "
+        "s3:///media-production/elsewhere now."
+    )
+    assert message(endpoint_url=f"https://me:{PASSWORD}@s3.example.com") is not None
 
 
 @pytest.mark.django_db

@@ -147,7 +147,7 @@ def test_the_statements_about_the_tables_run() -> None:
             cursor.execute(block)
         cursor.execute("SELECT alias, phase FROM dualstorage_storagestate")
         assert cursor.fetchall() == [("default", "dual")]
-        assert records.Records("default", None, str).known().phase is Phase.DUAL
+        assert records.Records("default", None, str, str).known().phase is Phase.DUAL
 
 
 @pytest.mark.django_db

@@ -46,7 +46,7 @@ def _database(request: pytest.FixtureRequest, _unblocked: None, tmp_path: Path) 
 
 
 def made(alias: str = "media", pinned: Phase | None = None, volume_id: Callable[[], str] = lambda: "v1") -> Records:
-    return Records(alias, pinned, volume_id)
+    return Records(alias, pinned, volume_id, lambda: "here")
 
 
 def reports() -> list[tuple[str, int, str, str]]:

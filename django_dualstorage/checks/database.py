@@ -11,7 +11,7 @@ from django.db.migrations.loader import MigrationLoader
 
 from django_dualstorage import records
 from django_dualstorage.checks.backends import Dual
-from django_dualstorage.checks.messages import message, told
+from django_dualstorage.checks.messages import attempted, message, told
 from django_dualstorage.conf import setting
 from django_dualstorage.core.phases import DEFAULT_PHASE, Phase, policy_of
 from django_dualstorage.exceptions import PhaseUnknownError
@@ -78,7 +78,21 @@ def _state_of(dual: Dual) -> Iterator[CheckMessage]:
             "If the pin is a mistake (phase in OPTIONS, DUALSTORAGE_PHASE or USE_S3=0), take it out. If the site is to "
             "go there, take one step at a time (docs: phases): a leap hides files that only one side has.",
         )
+    yield from _place(dual)
     yield from _volumes(dual, pinned or recorded or DEFAULT_PHASE)
+
+
+def _place(dual: Dual) -> Iterator[CheckMessage]:
+    place = attempted(lambda: dual.storage.place)
+    backfilled = records.certified_place(dual.alias)
+    if isinstance(place, str) and backfilled not in ("", place):  # otherwise the checks of S3 tell what is wrong
+        yield message(
+            "dualstorage.W030",
+            dual.where,
+            f"The last complete backfill was of {backfilled}, and the S3 side is at {place} now.",
+            "If it has moved, run manage.py dualstorage_backfill; until that is complete url() gives the disk's "
+            "addresses. Otherwise correct the bucket, the location or the endpoint.",
+        )
 
 
 def _volumes(dual: Dual, phase: Phase) -> Iterator[CheckMessage]:

@@ -18,6 +18,7 @@ from storages.backends.s3 import S3Storage
 from django_dualstorage import s3storage
 from django_dualstorage.checks.backends import Dual
 from django_dualstorage.checks.messages import attempted, message, told
+from django_dualstorage.core.providers import endpoint_is_known
 
 #: Where the client library finds credentials besides, without asking anybody.
 _OTHER_SOURCES: Final = (
@@ -80,7 +81,7 @@ def is_left_out(dual: Dual) -> bool:
 
 def _problems(dual: Dual) -> list[CheckMessage]:
     s3 = s3storage.as_configured(dual.storage.options.s3)
-    checks = (_bucket, _credentials, _acl, _gzip, _overwrite, _signature, _endpoint)
+    checks = (_bucket, _credentials, _acl, _gzip, _overwrite, _signature, _address, _endpoint)
     found = [problem for check in checks for problem in check(dual, s3)]
     if s3.bucket_name and not s3.gzip:
         _built(dual)
@@ -200,6 +201,21 @@ def _signature(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
             dual.where,
             f"Requests are to be signed with {version!r}, which newer regions and most S3 services refuse.",
             "Remove AWS_S3_SIGNATURE_VERSION or signature_version; s3v4 is the default here.",
+        )
+
+
+def _address(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
+    provider = dual.storage.options.provider
+    endpoint = attempted(s3storage.endpoint_of, s3)
+    if isinstance(endpoint, Exception):  # a profile that cannot be used, of which _credentials() tells
+        return
+    if not endpoint_is_known(provider, endpoint, s3.region_name):
+        region = " AWS_S3_REGION_NAME is enough, its addresses are known." if provider.endpoint else ""
+        yield message(
+            "dualstorage.E029",
+            dual.where,
+            f"The provider is {provider.name} and its address is not configured, so requests would go to Amazon.",
+            f"Set AWS_S3_ENDPOINT_URL, or endpoint_url in OPTIONS['s3'].{region}",
         )
 
 
