@@ -661,8 +661,15 @@ def test_a_journal_that_cannot_be_made(site: Site, media_root: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_root_does_not_make_the_journal_in_another_users_media_root(site: Site, media_root: Path) -> None:
+def test_root_makes_the_journal_for_the_owner_of_media_root(site: Site, media_root: Path) -> None:
     os.chown(media_root, 65534, 65534)
+    site(s3={**BUCKET, **KEYS})
+    assert run() == {}
+    assert (media_root / ".dualstorage").stat().st_uid == 65534
+
+
+def test_another_user_does_not_make_the_journal(site: Site, media_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
     site(s3={**BUCKET, **KEYS})
     assert run() == {}
     assert not (media_root / ".dualstorage").exists()

@@ -59,6 +59,27 @@ def test_other_volume_is_refused(default_storage: DualWriteStorage, name: str, m
     assert "mounted" in ran.err
 
 
+def test_journal_that_is_not_permitted_is_not_another_volume(
+    default_storage: DualWriteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = default_storage.known
+    object.__setattr__(known, "volume_id", "0" * 32)
+    monkeypatch.setattr(default_storage.records, "known", lambda: known)
+    stat, key = os.stat, os.path.join(default_storage.pair.journal.root, "key")
+
+    def refusing(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        if path == key:
+            raise PermissionError(13, "Permission denied")
+        return stat(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    ran = dualstorage("backfill")
+    assert ran.code == 3
+    assert "Permission denied" in ran.err
+    assert "chown -R" in ran.err
+    assert "volume" not in ran.err
+
+
 @pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["real", "dry"])
 @pytest.mark.parametrize(
     "wrong",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from django_dualstorage.exceptions import DualStorageError, S3UnavailableError
+from django_dualstorage.exceptions import DualStorageError, JournalError, S3UnavailableError
 from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.storage import DualWriteStorage
 
@@ -23,12 +23,20 @@ def demand_same_volume(storage: DualWriteStorage) -> None:
     recorded = storage.known.volume_id
     here = storage.volume_id
     if recorded and recorded != here:
+        _demand_access(storage)
         raise RefusedError(
             f"MEDIA_ROOT {storage.root} has volume id {here or 'none'}, but this site's files lie on "
             f"volume {recorded}. "
             "Is the volume mounted? If MEDIA_ROOT has moved for good, clear volume_id of the row "
             f"{storage.alias!r} in dualstorage_storagestate."
         )
+
+
+def _demand_access(storage: DualWriteStorage) -> None:
+    try:
+        storage.pair.journal.demand_access()
+    except JournalError as error:
+        raise RefusedError(str(error)) from error
 
 
 def demand_local_truth(storage: DualWriteStorage, command: str) -> None:
