@@ -8,6 +8,7 @@ a failed query would break the caller's transaction.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import socket
@@ -35,7 +36,7 @@ from django_dualstorage.core.phases import DEFAULT_PHASE, Phase, parse_phase
 from django_dualstorage.exceptions import ConfigurationError, PhaseUnknownError
 
 if TYPE_CHECKING:
-    from django_dualstorage.models import DiscrepancyQuerySet, Run
+    from django_dualstorage.models import DiscrepancyQuerySet, ProcessReport, Run
 
 logger = logging.getLogger("django_dualstorage.phase")
 
@@ -105,6 +106,11 @@ class Records:
         """Ask the database again at the next call."""
         self._read_at = 0.0
 
+    def withdraw(self) -> None:
+        """Take back what this process has reported: it does not work with the files after all."""
+        withdraw_reports(self._alias)
+        self._reported = None
+
     def _refreshed(self) -> Known:
         try:
             with own_connection() as connection:
@@ -165,7 +171,35 @@ class Records:
             logger.debug("This process could not report its phase: %s", error)
         else:
             self._reported = (phase, os.getpid())
+            _reported.add((self._alias, os.getpid(), str(connection.settings_dict["NAME"])))
         self._reported_at = time.monotonic()
+
+
+#: What this process has reported, and where: alias, process id, name of the database. A child inherits its parent's.
+_reported: set[tuple[str, int, str]] = set()
+
+
+def withdraw_reports(only: str | None = None) -> None:
+    """Remove the lines of this process, or those about one storage, from the fleet table. A failure leaves them."""
+    mine = {entry for entry in _reported if entry[1] == os.getpid() and only in (None, entry[0])}
+    _reported.difference_update(mine)
+    try:
+        # Not from another database, which a test runner may have put in the place of that one.
+        if not any(database == str(connections[setting("DATABASE")].settings_dict["NAME"]) for *_, database in mine):
+            return
+        with own_connection() as connection, connection.cursor() as cursor:
+            for alias, pid, _ in mine:
+                cursor.execute(
+                    f"DELETE FROM {connection.ops.quote_name(REPORT_TABLE)}"  # noqa: S608  a constant
+                    " WHERE alias = %s AND host = %s AND pid = %s",
+                    [alias, socket.gethostname()[:255], pid],
+                )
+    except Exception as error:  # noqa: BLE001  at the end of a process the database may be gone in any way
+        logger.debug("This process could not take its report back: %s", error)
+
+
+# A command that has ended must not count as a process of the site. Killed ones do, for an hour.
+atexit.register(withdraw_reports)
 
 
 def _outside_of_the_event_loop(ask: Callable[[], Known]) -> Known:
@@ -333,17 +367,34 @@ def certified_place(alias: str) -> str:
     return states.values_list("certified_place", flat=True).first() or ""
 
 
-def separate_volumes(alias: str) -> dict[str, set[str]]:
-    """The hosts by volume id, of the processes seen within the last hour. More than one entry is a split site."""
+def separate_volumes(alias: str) -> dict[str, list[ProcessReport]]:
+    """The processes seen within the last hour, by volume id. More than one entry is a split site."""
     from django_dualstorage.models import ProcessReport
 
-    seen: dict[str, set[str]] = {}
+    seen: dict[str, list[ProcessReport]] = {}
     reports = ProcessReport.objects.using(setting("DATABASE")).filter(
         alias=alias, last_seen__gte=timezone.now() - timedelta(hours=1)
     )
-    for report in reports.exclude(volume_id=""):
-        seen.setdefault(report.volume_id, set()).add(report.host)
+    for report in reports.exclude(volume_id="").order_by("host", "pid"):
+        seen.setdefault(report.volume_id, []).append(report)
     return seen
+
+
+def forget_processes(alias: str, volume_id: str) -> int:
+    """Remove the reports of all processes on that volume, and say how many; those that live report again."""
+    from django_dualstorage.models import ProcessReport
+
+    return ProcessReport.objects.using(setting("DATABASE")).filter(alias=alias, volume_id=volume_id).delete()[0]
+
+
+def forget_volume(alias: str) -> int:
+    """Let commands work with whatever volume is at MEDIA_ROOT, from the next one on, and say for how many storages.
+
+    What a site that has moved its files to another disk runs once. ``certified_at`` stays.
+    """
+    from django_dualstorage.models import StorageState
+
+    return StorageState.objects.using(setting("DATABASE")).filter(alias=alias).update(volume_id="")
 
 
 # -- what a command does, while it does it -----------------------------------------------------------------------------

@@ -788,11 +788,14 @@ def _report(host: str, volume: str, age: timedelta = timedelta()) -> None:
 @pytest.mark.parametrize("phase", [None, "filesystem", "mirror", "dual-strict"])
 def test_separate_volumes_while_the_disk_is_the_truth(site: Site, phase: str | None) -> None:
     _report("web-1", "aaaa")
-    _report("web-2", "bbbb")
+    _report("web-2", "bbbb", timedelta(minutes=30))
     site(phase=phase, s3={**BUCKET, **KEYS})
     found = run(databases=["default"])
     assert set(found) == {"dualstorage.E025"}
-    assert "aaaa: web-1; bbbb: web-2" in found["dualstorage.E025"].msg
+    assert "aaaa: web-1 pid 1 0 min ago; bbbb: web-2 pid 1 30 min ago" in found["dualstorage.E025"].msg
+    (command,) = re.findall(r'shell -c "(.+)"', str(found["dualstorage.E025"].hint))
+    exec(command.replace("VOLUME", "bbbb"), {})
+    assert run(databases=["default"]) == {}
 
 
 @pytest.mark.django_db

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
 from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections
 from django.db.migrations.loader import MigrationLoader
+from django.utils import timezone
 
 from django_dualstorage import records
 from django_dualstorage.checks.backends import Dual
@@ -15,6 +17,9 @@ from django_dualstorage.checks.messages import attempted, message, told
 from django_dualstorage.conf import setting
 from django_dualstorage.core.phases import DEFAULT_PHASE, Phase, policy_of
 from django_dualstorage.exceptions import PhaseUnknownError
+
+if TYPE_CHECKING:
+    from django_dualstorage.models import ProcessReport
 
 _APP = "dualstorage"
 
@@ -98,12 +103,20 @@ def _place(dual: Dual) -> Iterator[CheckMessage]:
 def _volumes(dual: Dual, phase: Phase) -> Iterator[CheckMessage]:
     volumes = records.separate_volumes(dual.alias)
     if len(volumes) > 1 and policy_of(phase).local_truth:
-        shown = "; ".join(f"{volume}: {', '.join(sorted(hosts))}" for volume, hosts in sorted(volumes.items()))
+        shown = "; ".join(
+            f"{volume}: {', '.join(map(_process, reports))}" for volume, reports in sorted(volumes.items())
+        )
         yield message(
             "dualstorage.E025",
             dual.where,
             f"In phase {phase} the disk is the truth, but the processes of the last hour have {len(volumes)} separate "
             f"disks ({shown}).",
-            "Mount one volume at MEDIA_ROOT of all of them. Processes that have ended count for an hour; if it is "
-            "mended already, --skip-checks lets a command through.",
+            "Mount one volume at MEDIA_ROOT of all of them. Processes that were killed count for an hour; to forget "
+            'those of a volume, put its id into: manage.py shell -c "from django_dualstorage.records import '
+            f"forget_processes; forget_processes('{dual.alias}', 'VOLUME')\"",
         )
+
+
+def _process(report: ProcessReport) -> str:
+    minutes = (timezone.now() - report.last_seen).total_seconds() / 60
+    return f"{report.host} pid {report.pid} {minutes:.0f} min ago"

@@ -23,12 +23,13 @@ def demand_same_volume(storage: DualWriteStorage) -> None:
     recorded = storage.known.volume_id
     here = storage.volume_id
     if recorded and recorded != here:
+        storage.records.withdraw()  # a process on the wrong disk is none of the site's
         _demand_access(storage)
         raise RefusedError(
             f"MEDIA_ROOT {storage.root} has volume id {here or 'none'}, but this site's files lie on "
             f"volume {recorded}. "
-            "Is the volume mounted? If MEDIA_ROOT has moved for good, clear volume_id of the row "
-            f"{storage.alias!r} in dualstorage_storagestate."
+            'Is the volume mounted? If MEDIA_ROOT has moved for good, run: manage.py shell -c "from '
+            f"django_dualstorage.records import forget_volume; forget_volume('{storage.alias}')\""
         )
 
 
