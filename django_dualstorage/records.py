@@ -312,14 +312,44 @@ def _adapted(connection: BaseDatabaseWrapper, when: datetime) -> Any:
 
 
 def set_phase(alias: str, phase: Phase) -> None:
-    """Write the phase row. What makes a flip safe (one step, a drained journal, the whole fleet) is the caller's."""
+    """Write the phase row. What makes a flip safe (one step, a drained journal, the whole fleet) is the caller's.
+
+    Logs a warning if the phase is pinned to another one, which wins. Raises ConfigurationError for an alias that no
+    storage has, and for what is no phase.
+    """
     from django_dualstorage.models import StorageState
 
+    if not isinstance(phase, Phase):
+        raise ConfigurationError(f"{phase!r} is no Phase. Write Phase.DUAL or Phase('dual'), say.")
+    if alias not in (known := _known_aliases()):
+        raise ConfigurationError(
+            f"No storage has the alias {alias!r}; there are {', '.join(sorted(known))}. One that is built elsewhere "
+            "than in STORAGES is known once it has been used."
+        )
+    pin = settings.STORAGES.get(alias, {}).get("OPTIONS", {}).get("phase") or setting("PHASE")
+    if pin not in (None, phase):
+        logger.warning(
+            "The row of storage %r says %s from now on, but the phase is pinned to %s (phase in OPTIONS, or "
+            "DUALSTORAGE_PHASE), which wins: nothing changes until the pin is taken away",
+            alias,
+            phase,
+            pin,
+        )
     manager = StorageState.objects.using(setting("DATABASE"))
     changes = {"phase": phase.value, "phase_changed_at": timezone.now()}
     # One statement: on SQLite a transaction that reads before it writes fails at once if a process reports meanwhile.
     if not manager.filter(alias=alias).update(**changes):
         manager.create(alias=alias, **changes)
+
+
+def _known_aliases() -> set[str]:
+    from django_dualstorage.models import ProcessReport, StorageState
+
+    known = {"default", *settings.STORAGES}
+    known.update(str(named) for entry in settings.STORAGES.values() if (named := entry.get("OPTIONS", {}).get("alias")))
+    for model in (StorageState, ProcessReport):
+        known.update(model._default_manager.using(setting("DATABASE")).values_list("alias", flat=True).distinct())
+    return known
 
 
 def demand_tables() -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import SuspiciousFileOperation
 from django.core.files.storage import FileSystemStorage
@@ -15,7 +16,7 @@ from django.utils.module_loading import import_string
 
 from django_dualstorage import conf, s3storage
 from django_dualstorage.core.names import is_reserved
-from django_dualstorage.core.phases import Policy, policy_of
+from django_dualstorage.core.phases import DEFAULT_PHASE, Policy, policy_of
 from django_dualstorage.journal import Journal
 from django_dualstorage.locks import NameLocks
 from django_dualstorage.protocol.pair import Pair
@@ -104,6 +105,7 @@ class WiredStorage(FileSystemStorage):
         """Both sides, the journal and the locks. Raises ConfigurationError."""
         pair = self._pair
         if pair is None or pair.local.root != self.root:
+            _warn_if_not_installed()
             pair = self._pair = self._new_pair()
             self._records = None
         return pair
@@ -176,6 +178,21 @@ class WiredStorage(FileSystemStorage):
             locks=NameLocks(journal, timeout=options.lock_timeout),
             read_repair=options.read_repair,
             grace=options.grace,
+        )
+
+
+_warned_of_app = False
+
+
+def _warn_if_not_installed() -> None:
+    """Say once that our app is missing; while the apps are still loading nobody can know."""
+    global _warned_of_app
+    if apps.ready and not _warned_of_app and not apps.is_installed("django_dualstorage"):
+        _warned_of_app = True
+        logger.warning(
+            "django_dualstorage is not in INSTALLED_APPS, so there are neither tables for the phase nor commands nor "
+            "checks, and a phase that is not pinned is %s. Add it and run manage.py migrate",
+            DEFAULT_PHASE,
         )
 
 

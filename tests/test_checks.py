@@ -236,7 +236,7 @@ def test_plain_check_asks_neither_s3_nor_the_instance_role(
     [
         ({"bucket_name": "media", **KEYS}, "no option 'bucket_name'"),
         ({"provider": "gcs"}, "'gcs' is not a provider"),
-        ({"phase": "both"}, "'both' is not a phase"),
+        ({"phase": "both"}, "The option 'phase' cannot be used: 'both' is not a phase"),
         ({"grace": "900"}, "'grace' must be int or float"),
         ({"provider": SECRET_KEY, "s3": KEYS}, "'***' is not a provider"),
     ],
@@ -253,7 +253,29 @@ def test_options_that_cannot_be_used(site: Site, options: dict[str, Any], told: 
 def test_a_setting_that_cannot_be_used(site: Site, settings: Settings) -> None:
     settings.DUALSTORAGE_PHASE = "both"
     site(s3=BUCKET)
-    assert "'both' is not a phase" in run()["dualstorage.E001"].msg
+    assert "The setting DUALSTORAGE_PHASE cannot be used: 'both' is not a phase" in run()["dualstorage.E001"].msg
+
+
+@produces("dualstorage.E005")
+def test_an_address_that_is_none(site: Site, settings: Settings) -> None:
+    settings.AWS_S3_ENDPOINT_URL = f"minio:{PASSWORD}@host"
+    site(s3={**BUCKET, **KEYS})
+    assert "AWS_S3_ENDPOINT_URL must be a URL" in run()["dualstorage.E005"].msg
+    site(s3={**BUCKET, **KEYS, "endpoint_url": "minio"})
+    assert "the option endpoint_url must be a URL" in run()["dualstorage.E005"].msg
+
+
+@produces("dualstorage.W031")
+@pytest.mark.parametrize(
+    ("name", "told"), [("DUALSTORAGE_PHSE", "Is DUALSTORAGE_PHASE meant?"), ("DUALSTORAGE_XYZ", "docs/settings.rst")]
+)
+def test_a_setting_that_does_not_exist(site: Site, settings: Settings, name: str, told: str) -> None:
+    setattr(settings, name, "mirror")
+    site(s3={**BUCKET, **KEYS})
+    found = run()
+    assert set(found) == {"dualstorage.W031"}
+    assert found["dualstorage.W031"].obj == name
+    assert told in str(found["dualstorage.W031"].hint)
 
 
 class Refusing(DualWriteStorage):
@@ -729,7 +751,7 @@ def test_two_storages_that_keep_apart(
 
 @pytest.mark.django_db
 def test_the_database_is_asked_only_on_request(site: Site) -> None:
-    assert getattr(check_database, "tags", None) == (Tags.database,)
+    assert set(getattr(check_database, "tags", ())) == {"dualstorage", Tags.database}
     StorageState.objects.create(alias="default", phase="nonsense")
     site(s3={**BUCKET, **KEYS})
     assert run() == {}
@@ -758,6 +780,16 @@ def test_migrations_that_are_not_applied(site: Site) -> None:
     assert set(found) == {"dualstorage.W023"}
     assert "migrate dualstorage." in str(found["dualstorage.W023"].hint)
     assert run(databases=["default"]) == {}
+
+
+@pytest.mark.django_db
+@produces("dualstorage.E024")
+@pytest.mark.parametrize("tag", ["dualstorage", Tags.database])
+def test_both_tags_find_what_the_database_says(site: Site, tag: str) -> None:
+    StorageState.objects.create(alias="default", phase="nonsense")
+    site(s3={**BUCKET, **KEYS})
+    _seen.update(str(found.id) for found in run_checks(tags=[tag], databases=["default"]))
+    assert "dualstorage.E024" not in {found.id for found in run_checks(tags=["dualstorage"])}
 
 
 @pytest.mark.django_db

@@ -14,7 +14,7 @@ from django.test import override_settings
 
 from django_dualstorage import records
 from django_dualstorage.core.phases import Phase
-from django_dualstorage.exceptions import PhaseUnknownError
+from django_dualstorage.exceptions import ConfigurationError, PhaseUnknownError
 from django_dualstorage.models import ProcessReport, StorageState
 from django_dualstorage.records import Known, Records, set_certified, set_phase
 from tests.support.databases import ALIAS, DATABASES, connected, migrate, sqlite
@@ -22,7 +22,8 @@ from tests.support.databases import ALIAS, DATABASES, connected, migrate, sqlite
 
 @pytest.fixture
 def _unblocked(django_db_blocker: Any) -> Iterator[None]:
-    with django_db_blocker.unblock(), override_settings(DUALSTORAGE_DATABASE=ALIAS):
+    storages = {**settings.STORAGES, "media": {"BACKEND": "nowhere.Media"}, "other": {"BACKEND": "nowhere.Other"}}
+    with django_db_blocker.unblock(), override_settings(DUALSTORAGE_DATABASE=ALIAS, STORAGES=storages):
         yield
 
 
@@ -71,6 +72,34 @@ def test_the_row_tells_phase_certificate_and_volume() -> None:
     assert made("new").known() == Known(Phase.DUAL_STRICT, certified=True, volume_id="v1", certified_place="here")
     assert records.recorded_phase("new") is Phase.DUAL_STRICT
     assert records.recorded_phase("nobody") is None
+
+
+@pytest.mark.usefixtures("_file")
+@pytest.mark.parametrize(
+    ("alias", "phase", "told"),
+    [
+        ("medai", Phase.DUAL, r"No storage has the alias 'medai'; there are default, elsewhere, media, other"),
+        ("media", "dual", r"'dual' is no Phase. Write Phase.DUAL"),
+    ],
+)
+def test_a_slip_in_setting_the_phase_is_told(alias: str, phase: Any, told: str) -> None:
+    migrate()
+    Records("elsewhere", None, str, str).known()
+    with pytest.raises(ConfigurationError, match=told):
+        set_phase(alias, phase)
+    assert not StorageState.objects.using(ALIAS).exists()
+    set_phase("elsewhere", Phase.DUAL)
+
+
+@pytest.mark.usefixtures("_file")
+def test_who_sets_a_pinned_phase_is_told_that_the_pin_wins(caplog: pytest.LogCaptureFixture) -> None:
+    migrate()
+    with override_settings(DUALSTORAGE_PHASE="mirror"):
+        set_phase("media", Phase.MIRROR)
+        assert not caplog.records
+        set_phase("media", Phase.DUAL)
+    assert "pinned to mirror" in caplog.text
+    assert records.recorded_phase("media") is Phase.DUAL
 
 
 @pytest.mark.usefixtures("_database")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import connections
 from django.test import override_settings
 from django.utils import timezone
@@ -29,7 +30,8 @@ from tests.support.fork import run_in_child
 
 @pytest.fixture
 def _unblocked(django_db_blocker: Any) -> Iterator[None]:
-    with django_db_blocker.unblock(), override_settings(DUALSTORAGE_DATABASE=ALIAS):
+    storages = {**settings.STORAGES, "media": {"BACKEND": "nowhere.Media"}, "other": {"BACKEND": "nowhere.Other"}}
+    with django_db_blocker.unblock(), override_settings(DUALSTORAGE_DATABASE=ALIAS, STORAGES=storages):
         yield
 
 

@@ -188,9 +188,12 @@ def _overwrite(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
 
 
 def _is_set(dual: Dual, s3: S3Storage, option: str, setting: str) -> bool:
+    return _is_option(dual, option) or hasattr(settings, setting) or hasattr(type(s3), option)
+
+
+def _is_option(dual: Dual, option: str) -> bool:
     given: Mapping[str, Any] = dual.storage.options.s3
-    given = given.get("OPTIONS", {}) if "BACKEND" in given else given
-    return option in given or hasattr(settings, setting) or hasattr(type(s3), option)
+    return option in (given.get("OPTIONS", {}) if "BACKEND" in given else given)
 
 
 def _signature(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
@@ -224,7 +227,8 @@ def _endpoint(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
         return
     parts = urlsplit(s3.endpoint_url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("endpoint_url must be a URL that begins with https:// or http://")
+        named = "the option endpoint_url" if _is_option(dual, "endpoint_url") else "AWS_S3_ENDPOINT_URL"
+        raise ValueError(f"{named} must be a URL that begins with https:// or http://")
     provider = dual.storage.options.provider.name
     for host, fitting in _ENDPOINTS.items():
         if f".{parts.hostname}".endswith(f".{host}") and provider != fitting:
