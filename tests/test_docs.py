@@ -17,7 +17,7 @@ from django.core.management.base import BaseCommand
 from django.db import connection
 
 from django_dualstorage import records
-from django_dualstorage.conf import DualStorageConf, resolve
+from django_dualstorage.conf import DualStorageConf
 from django_dualstorage.core import steps
 from django_dualstorage.core.differences import Difference
 from django_dualstorage.core.phases import LADDER, Phase, safe_together
@@ -27,6 +27,7 @@ from django_dualstorage.core.steps import Step
 from django_dualstorage.management import base
 from django_dualstorage.management.commands import dualstorage_backfill, dualstorage_repair, dualstorage_verify
 from django_dualstorage.operations.verify import Verification, Wanted
+from django_dualstorage.storage import DualWriteStorage
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.rst"
@@ -123,18 +124,21 @@ def test_every_json_block_is_json(path: Path) -> None:
         json.loads(block)
 
 
-@pytest.mark.parametrize("path", [README, ROOT / "docs" / "quickstart.rst"], ids=_name)
+@pytest.mark.parametrize(
+    "path", [README, *(ROOT / "docs" / f"{name}.rst" for name in ("quickstart", "settings"))], ids=_name
+)
 def test_the_settings_that_a_newcomer_copies_can_be_used(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("USE_S3", "USE_MINIO", "USE_DO_SPACES", "AWS_STORAGE_BUCKET_NAME", "DUALSTORAGE_PHASE"):
         monkeypatch.delenv(name, raising=False)
     found = [block for block in blocks(path.read_text(), "python") if "STORAGES" in block]
     assert found
     for block in found:
-        settings: dict[str, Any] = {"INSTALLED_APPS": [], "STORAGES": {}}
+        settings: dict[str, Any] = {"INSTALLED_APPS": []}  # startproject writes no STORAGES
         exec(block, settings)
         entry = settings["STORAGES"]["default"]
+        assert settings["STORAGES"].keys() == {"default", "staticfiles"}
         assert entry["BACKEND"] == "django_dualstorage.storage.DualWriteStorage"
-        assert resolve(entry.get("OPTIONS", {}))
+        assert DualWriteStorage(**entry.get("OPTIONS", {}))
         assert settings.get("DUALSTORAGE_PHASE", "mirror") == "mirror"
 
 
@@ -147,7 +151,7 @@ def test_the_statements_about_the_tables_run() -> None:
             cursor.execute(block)
         cursor.execute("SELECT alias, phase FROM dualstorage_storagestate")
         assert cursor.fetchall() == [("default", "dual")]
-        assert records.Records("default", None, str).known().phase is Phase.DUAL
+        assert records.Records("default", None, str, str).known().phase is Phase.DUAL
 
 
 @pytest.mark.django_db

@@ -11,6 +11,7 @@ import pytest
 from django.conf import settings as site_settings
 from django.test import override_settings
 
+from django_dualstorage import wiring
 from django_dualstorage.conf import OPTION_TYPES, resolve
 from django_dualstorage.core.phases import LADDER, Phase
 from django_dualstorage.core.providers import PROVIDERS
@@ -173,7 +174,7 @@ def test_a_setting_that_must_have_a_value_is_named() -> None:
     [
         ("provider", "gcs", "'gcs' is not a provider; there are aws,"),
         ("phase", "both", "'both' is not a phase; the phases are filesystem,"),
-        ("s3_writes", "later", "s3_writes is 'later'; it can be inline or deferred"),
+        ("s3_writes", "later", "'s3_writes' is 'later'; it can be inline or deferred"),
         ("connect_timeout", 0, "'connect_timeout' must be more than zero, not 0"),
         ("read_timeout", -1.5, "'read_timeout' must be more than zero, not -1.5"),
         ("breaker_failures", 0, "'breaker_failures' must be more than zero"),
@@ -195,6 +196,18 @@ def test_the_s3_part_is_kept_as_it_is_and_never_shows_itself() -> None:
     assert options.s3 == s3
     assert "sentinel" not in repr(options)
     assert "sentinel" not in repr(dataclasses.replace(options, fsync=True))
+
+
+def test_a_site_that_has_not_installed_the_app_is_told_once(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(wiring, "_warned_of_app", False)
+    assert DualWriteStorage(tmp_path, phase="filesystem").exists("a.txt") is False
+    assert caplog.text == ""
+    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "django_dualstorage"]
+    for _ in range(2):
+        assert DualWriteStorage(tmp_path, phase="filesystem").exists("a.txt") is False
+    assert caplog.text.count("django_dualstorage is not in INSTALLED_APPS") == 1
 
 
 # -- the documentation -------------------------------------------------------------------------------------------------

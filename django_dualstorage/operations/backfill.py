@@ -382,6 +382,7 @@ class Backfill:
                 complete=report.complete,
                 phase=self._storage.policy.phase,
                 volume_id=self._pair.journal.volume_id,
+                place=self._storage.place,
             )
             self._storage.records.forget()
 

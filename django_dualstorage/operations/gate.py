@@ -6,7 +6,7 @@ import os
 from typing import Final
 
 from django_dualstorage.core.report import FileResult
-from django_dualstorage.exceptions import DualStorageError, S3Error, S3UnavailableError
+from django_dualstorage.exceptions import DualStorageError, JournalError, S3Error, S3UnavailableError
 from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.storage import DualWriteStorage
 
@@ -28,12 +28,21 @@ def demand_same_volume(storage: DualWriteStorage) -> None:
     recorded = storage.known.volume_id
     here = storage.volume_id
     if recorded and recorded != here:
+        storage.records.withdraw()  # a process on the wrong disk is none of the site's
+        _demand_access(storage)
         raise RefusedError(
             f"MEDIA_ROOT {storage.root} has volume id {here or 'none'}, but this site's files lie on "
             f"volume {recorded}. "
-            "Is the volume mounted? If MEDIA_ROOT has moved for good, clear volume_id of the row "
-            f"{storage.alias!r} in dualstorage_storagestate."
+            'Is the volume mounted? If MEDIA_ROOT has moved for good, run: manage.py shell -c "from '
+            f"django_dualstorage.records import forget_volume; forget_volume('{storage.alias}')\""
         )
+
+
+def _demand_access(storage: DualWriteStorage) -> None:
+    try:
+        storage.pair.journal.demand_access()
+    except JournalError as error:
+        raise RefusedError(str(error)) from error
 
 
 def demand_local_truth(storage: DualWriteStorage, command: str) -> None:
