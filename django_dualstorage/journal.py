@@ -173,9 +173,9 @@ class Journal:
                 seen.add(dead.record.name)
                 yield dead.record.name
 
-    def dead_hints_of(self, name: str) -> list[DeadHint]:
-        """The hints of ``name`` whose operations have ended. Oldest first."""
-        found = (read_if_dead(path) for path in self._paths_of(name))
+    def dead_hints_of(self, name: str, *, but: str = "") -> list[DeadHint]:
+        """The hints of ``name`` whose operations have ended, oldest first. Operation ``but`` is known to live."""
+        found = (read_if_dead(path) for path in self._paths_of(name) if not (but and path.endswith(but)))
         return sorted((dead for dead in found if dead is not None), key=lambda dead: dead.record.began)
 
     def hinted_names(self) -> HintedNames:

@@ -105,7 +105,7 @@ class _Reconciliation:
 
     def run(self, policy: Policy, *, missing_on_s3: bool, expected: bool, compare_bytes: bool) -> FileResult:
         self.pair.observe(Step.READ)
-        hints = self.pair.journal.dead_hints_of(self.name)
+        hints = self.pair.journal.dead_hints_of(self.name, but=self.operation.id)
         try:
             if policy.local_truth:
                 result = self._disk_to_s3(
