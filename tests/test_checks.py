@@ -853,7 +853,11 @@ def test_one_volume_now_and_another_one_yesterday(site: Site) -> None:
 def test_a_pin_that_differs_from_the_recorded_phase(site: Site) -> None:
     StorageState.objects.create(alias="default", phase="s3")
     site(phase="filesystem", s3={**BUCKET, **KEYS})
-    assert set(run(databases=["default"])) == {"dualstorage.W026"}
+    found = run(databases=["default"])
+    assert set(found) == {"dualstorage.W026"}
+    assert "a leap hides files" in str(found["dualstorage.W026"].hint)
+    site(phase="s3-primary", s3={**BUCKET, **KEYS})
+    assert "this is one step" in str(run(databases=["default"])["dualstorage.W026"].hint)
     site(phase="s3", s3={**BUCKET, **KEYS})
     assert run(databases=["default"]) == {}
 
@@ -937,7 +941,7 @@ def test_a_server_that_refuses(site: Site, s3_options: dict[str, Any], wrong: di
         (Status(400, "AccessControlListNotSupported"), "Remove AWS_DEFAULT_ACL"),
         (Status(403, "RequestTimeTooSkewed"), "clock"),
         (Status(400, "SomethingElse"), "look up what"),
-        (Status(503), "Check the endpoint"),
+        (Status(503), "S3 answered, so"),
         (Refused(), "Check the endpoint"),
         (BlackHole(), "Check the endpoint"),
     ],

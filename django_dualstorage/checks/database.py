@@ -15,7 +15,7 @@ from django_dualstorage import records
 from django_dualstorage.checks.backends import Dual
 from django_dualstorage.checks.messages import attempted, message, told
 from django_dualstorage.conf import setting
-from django_dualstorage.core.phases import DEFAULT_PHASE, Phase, policy_of
+from django_dualstorage.core.phases import DEFAULT_PHASE, Phase, neighbours, policy_of
 from django_dualstorage.exceptions import PhaseUnknownError
 
 if TYPE_CHECKING:
@@ -80,11 +80,17 @@ def _state_of(dual: Dual) -> Iterator[CheckMessage]:
             "dualstorage.W026",
             dual.where,
             f"The phase is pinned to {pinned}, but the database says that the site is in {recorded}.",
-            "If the pin is a mistake (phase in OPTIONS, DUALSTORAGE_PHASE or USE_S3=0), take it out. If the site is to "
-            "go there, take one step at a time (docs: phases): a leap hides files that only one side has.",
+            "If the pin is a mistake (phase in OPTIONS, DUALSTORAGE_PHASE or USE_S3=0), take it out. "
+            + _way(recorded, pinned),
         )
     yield from _place(dual)
     yield from _volumes(dual, pinned or recorded or DEFAULT_PHASE)
+
+
+def _way(recorded: Phase, pinned: Phase) -> str:
+    if pinned in neighbours(recorded):
+        return "If the site goes by the pin on purpose, this is one step: docs/phases.rst has what must hold before it."
+    return "If the site is to go there, take one step at a time (docs/phases.rst): a leap hides files of one side."
 
 
 def _place(dual: Dual) -> Iterator[CheckMessage]:

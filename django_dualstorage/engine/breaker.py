@@ -63,4 +63,4 @@ class CircuitBreaker:
         with self._lock:
             self._failed = 0
             self._open = False
-        logger.warning("S3 answers again.")
+        logger.warning("S3 answers again. Run manage.py dualstorage_repair, which tells it what it has missed.")
