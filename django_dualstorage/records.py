@@ -142,6 +142,8 @@ class Records:
         site comes back, what was saved meanwhile is not there.
         """
         uncertified = replace(found, certified=False)
+        if self._volume_id is None:
+            return uncertified  # a storage that goes by the phase of another one, whose note is not about it
         place = "" if found.phase is Phase.FILESYSTEM else self._place()
         if place == found.certified_place != "":
             return found

@@ -133,15 +133,21 @@ def test_a_certificate_ends_where_the_disk_alone_is_written() -> None:
 
 @pytest.mark.usefixtures("_database")
 def test_a_certificate_ends_for_everybody_where_s3_is_at_another_place(caplog: pytest.LogCaptureFixture) -> None:
+    def certified(place: str, **also: Any) -> bool:
+        return (
+            Records("media", also.get("pinned"), also.get("volume_id", lambda: "v1"), lambda: place).known().certified
+        )
+
     set_certified("media", complete=True, phase=Phase.DUAL, volume_id="v1", place="there")
-    unreadable = Records("media", None, None, str)
-    assert not unreadable.known().certified
-    assert Records("media", None, None, lambda: "there").known().certified
-    assert not made().known().certified
+    assert not certified("")  # an S3 side that cannot be configured writes nowhere
+    assert not certified("here", volume_id=None)  # nor does a storage without an alias speak for this one
+    assert not certified("there", volume_id=None, pinned=Phase.FILESYSTEM)
+    assert certified("there")
+    assert not certified("here")
     assert "there" in caplog.text
     assert "dualstorage_backfill" in caplog.text
     # What was saved at the other place meanwhile is not at this one.
-    assert not Records("media", None, None, lambda: "there").known().certified
+    assert not certified("there")
 
 
 @pytest.mark.usefixtures("_database")

@@ -214,7 +214,7 @@ def test_a_site_that_has_not_installed_the_app_is_told_once(
 
 
 def _documented() -> dict[str, str]:
-    """What settings.rst says of each option, by its name. GitHub shows definition lists, nothing of Sphinx's own."""
+    """What settings.rst says of each option, by its name. GitHub shows these lists, but nothing of Sphinx's."""
     return dict(re.findall(r"^``([a-z0-9_]+)``\n((?:\n|[ ]+.*\n)+)", REFERENCE, re.MULTILINE))
 
 
