@@ -17,8 +17,8 @@ from botocore.credentials import RefreshableCredentials
 from django_dualstorage.engine.boto import BotoStore
 from django_dualstorage.engine.choice import Choice, choose, engine_for_commands
 from django_dualstorage.engine.objectstore import Body, Condition, Source
-from django_dualstorage.engine.rust import RustStore, why_inexpressible
-from django_dualstorage.engine.rust_settings import settings_of
+from django_dualstorage.engine.direct import DirectStore
+from django_dualstorage.engine.direct_settings import settings_of
 from django_dualstorage.exceptions import S3Error, S3NotFoundError, S3PreconditionError, S3TransientError
 from tests.support.fork import run_in_child
 from tests.support.moto import MotoServer
@@ -49,21 +49,21 @@ def source(tmp_path: Path) -> Iterator[Callable[[bytes], Source]]:
         os.close(fd)
 
 
-def rust(client: Any, bucket: str, **options: Any) -> RustStore:
+def rust(client: Any, bucket: str, **options: Any) -> DirectStore:
     complete = BotoStore(client, bucket, **options)
     settings = settings_of(complete)
     assert not isinstance(settings, str), settings
-    return RustStore(complete, settings)
+    return DirectStore(complete, settings)
 
 
 @pytest.fixture
-def engine(seaweed: SeaweedServer, seaweed_bucket: str, proxy: FaultProxy) -> RustStore:
+def engine(seaweed: SeaweedServer, seaweed_bucket: str, proxy: FaultProxy) -> DirectStore:
     return rust(seaweed.client(endpoint_url=proxy.endpoint_url, read_timeout=0.5), seaweed_bucket)
 
 
 def agent(proxy: FaultProxy) -> str:
     """Whose last request it was: obstore signs without the headers that botocore adds."""
-    return "boto3" if "amz-sdk-invocation-id" in proxy.requests[-1].headers else "obstore"
+    return "boto3" if "amz-sdk-invocation-id" in proxy.requests[-1].headers else "direct"
 
 
 # -- who does it -------------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def test_what_it_cannot_express_is_named(parameters: dict[str, Any], why: str | 
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
-        ("a b+ü%2Bü~*'()#?&=^`{}|<>.txt", "obstore"),
+        ("a b+ü%2Bü~*'()#?&=^`{}|<>.txt", "direct"),
         ("a//b", "boto3"),
         ("a/../b", "boto3"),
         ("/a", "boto3"),
@@ -121,10 +121,10 @@ def test_a_key_that_it_would_change_or_refuse_is_left_to_the_other(
 
 
 def test_parameters_that_it_cannot_express_are_sent_by_the_other(
-    engine: RustStore, source: Any, proxy: FaultProxy, prefix: str
+    engine: DirectStore, source: Any, proxy: FaultProxy, prefix: str
 ) -> None:
     engine.put(f"{prefix}/a", source(b"x"), TYPED, sending=nothing)
-    assert agent(proxy) == "obstore"
+    assert agent(proxy) == "direct"
     engine.put(f"{prefix}/a", source(b"x"), {**TYPED, "Tagging": "a=b"}, sending=nothing)
     assert agent(proxy) == "boto3"
     engine.delete(f"{prefix}/a", sending=nothing)
@@ -179,7 +179,7 @@ def test_the_choice_is_told() -> None:
 def test_without_obstore_the_other_engine_does_it(
     seaweed: SeaweedServer, seaweed_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.setitem(sys.modules, "direct", None)
     told: list[Choice] = []
     engine = engine_for_commands(BotoStore(seaweed.client(), seaweed_bucket), on_choice=told.append)
     assert engine.head("never") is None
@@ -193,7 +193,7 @@ def test_it_is_imported_only_when_it_is_used() -> None:
 
 
 def test_a_forked_child_uses_the_other_engine(
-    engine: RustStore, source: Any, proxy: FaultProxy, prefix: str, monkeypatch: pytest.MonkeyPatch
+    engine: DirectStore, source: Any, proxy: FaultProxy, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.put(f"{prefix}/a", source(b"x"), TYPED, sending=nothing)
     child = os.getpid() + 1
@@ -203,7 +203,7 @@ def test_a_forked_child_uses_the_other_engine(
 
 
 def test_a_forked_child_does_not_begin_with_it_anew(
-    seaweed: SeaweedServer, seaweed_bucket: str, engine: RustStore, source: Any, prefix: str
+    seaweed: SeaweedServer, seaweed_bucket: str, engine: DirectStore, source: Any, prefix: str
 ) -> None:
     """Its threads belong to the parent, and a request of the child would wait for them for ever."""
     engine.put(f"{prefix}/a", source(b"x"), TYPED, sending=nothing)
@@ -240,7 +240,7 @@ def test_temporary_credentials_are_asked_for_anew(
     asked.clear()
     # The server knows no such session; that the token reaches it is what counts.
     with pytest.raises(S3Error):
-        RustStore(complete, settings).put(f"{prefix}/a", source(b"x"), TYPED, sending=nothing)
+        DirectStore(complete, settings).put(f"{prefix}/a", source(b"x"), TYPED, sending=nothing)
     assert asked
     assert proxy.requests[-1].headers["x-amz-security-token"] == "T"
 
@@ -248,7 +248,7 @@ def test_temporary_credentials_are_asked_for_anew(
 # -- what its errors say -----------------------------------------------------------------------------------------------
 
 
-def _do(engine: RustStore | BotoStore, operation: str, source: Any) -> None:
+def _do(engine: DirectStore | BotoStore, operation: str, source: Any) -> None:
     if operation == "put":
         engine.put("secret/key", source(b"x"), TYPED, sending=nothing)
     else:
@@ -314,7 +314,7 @@ def test_nobody_there_means_not_sent(moto: MotoServer, source: Any) -> None:
 
 
 def test_a_bucket_elsewhere_is_left_to_the_client_that_finds_it(
-    engine: RustStore, source: Any, proxy: FaultProxy, prefix: str
+    engine: DirectStore, source: Any, proxy: FaultProxy, prefix: str
 ) -> None:
     proxy.fail(Status(301, code="PermanentRedirect"))
     assert engine.put(f"{prefix}/a", source(b"x"), TYPED, sending=nothing).clean
@@ -323,7 +323,7 @@ def test_a_bucket_elsewhere_is_left_to_the_client_that_finds_it(
     assert agent(proxy) == "boto3"
 
 
-def test_each_request_is_sent_once(engine: RustStore, source: Any, proxy: FaultProxy, prefix: str) -> None:
+def test_each_request_is_sent_once(engine: DirectStore, source: Any, proxy: FaultProxy, prefix: str) -> None:
     for fault in (Status(503), Status(500), Refused(), LostAnswer()):
         proxy.clear()
         proxy.fail(fault)
@@ -338,7 +338,7 @@ def _read_on(body: Body, size: int) -> None:
 
 
 def test_a_body_is_read_in_pieces_and_breaks_off_as_an_error(
-    engine: RustStore, source: Any, proxy: FaultProxy, prefix: str
+    engine: DirectStore, source: Any, proxy: FaultProxy, prefix: str
 ) -> None:
     data = os.urandom(1 << 20)
     engine.put(f"{prefix}/a", source(data), TYPED, sending=nothing)
@@ -363,7 +363,7 @@ def test_a_server_whose_etag_proves_nothing_gets_a_checksum_that_it_looks_at(
     """Where only MD5 is known, the ETag is the check; where it is another thing, as with KMS, Content-MD5 is."""
     engine = rust(seaweed.client(endpoint_url=proxy.endpoint_url), seaweed_bucket, checksum="md5")
     engine.put(f"{prefix}/a", source(b"x"), TYPED, sending=nothing)
-    assert (proxy.count(), agent(proxy)) == (1, "obstore")
+    assert (proxy.count(), agent(proxy)) == (1, "direct")
     odd = Status(200, body=b"", headers=(("ETag", f'"{hashlib.md5(b"y").hexdigest()}"'),))
     proxy.fail(odd)
     assert engine.put(f"{prefix}/b", source(b"x"), TYPED, sending=nothing).clean
@@ -380,4 +380,4 @@ def test_an_upload_in_parts_under_a_condition_is_the_others(
     engine.put(f"{prefix}/a", source(b"x" * 1000), TYPED, Condition(absent=True), sending=nothing)
     assert agent(proxy) == "boto3"
     engine.put(f"{prefix}/a", source(b"x" * 1000), TYPED, sending=nothing)
-    assert agent(proxy) == "obstore"
+    assert agent(proxy) == "direct"
