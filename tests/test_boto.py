@@ -15,9 +15,9 @@ from botocore.exceptions import (
 )
 
 from django_dualstorage.engine.boto import MAX_PARTS, BotoStore
-from django_dualstorage.engine.objectstore import Condition, Source
 from django_dualstorage.engine.direct import DirectStore
 from django_dualstorage.engine.direct_settings import settings_of
+from django_dualstorage.engine.objectstore import Condition, Source
 from django_dualstorage.exceptions import S3Error, S3NotFoundError, S3PreconditionError, S3TransientError
 from tests.support.proxy import FaultProxy, LostAnswer, Refused, Status, Truncated
 from tests.support.seaweed import SeaweedServer
@@ -40,9 +40,7 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def store(
-    seaweed: SeaweedServer, seaweed_bucket: str, proxy: FaultProxy, engine_name: str
-) -> Callable[..., BotoStore]:
+def store(seaweed: SeaweedServer, seaweed_bucket: str, proxy: FaultProxy, engine_name: str) -> Callable[..., BotoStore]:
     def make(**options: Any) -> BotoStore:
         client = seaweed.client(endpoint_url=proxy.endpoint_url, connect_timeout=5, read_timeout=10)
         complete = BotoStore(client, seaweed_bucket, **options)

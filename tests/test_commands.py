@@ -215,9 +215,7 @@ def test_limits_hold(default_storage: DualWriteStorage) -> None:
         write(default_storage, f"{number}.bin", b"x" * 100_000)
     started = time.monotonic()
     assert dualstorage("backfill", "--bandwidth", "400K").code == 0
-    assert (
-        time.monotonic() - started > 0.2
-    )  # 400 kB may go at once, and the last 100 need not wait
+    assert time.monotonic() - started > 0.2  # 400 kB may go at once, and the last 100 need not wait
 
 
 def test_only_names_that_rows_hold(default_storage: DualWriteStorage, monkeypatch: pytest.MonkeyPatch) -> None:

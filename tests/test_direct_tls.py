@@ -1,4 +1,4 @@
-"""The obstore engine over TLS, with a certificate that nobody has signed."""
+"""The direct engine over TLS, with a certificate that nobody has signed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from django_dualstorage.engine.boto import BotoStore
-from django_dualstorage.engine.objectstore import Source
 from django_dualstorage.engine.direct import DirectStore
 from django_dualstorage.engine.direct_settings import settings_of
+from django_dualstorage.engine.objectstore import Source
 from django_dualstorage.exceptions import S3TransientError
 from tests.support.seaweed import SeaweedServer
 

@@ -2,8 +2,8 @@
 
 The rules are "Authenticating Requests: Using Query Parameters" and "... Using the Authorization Header (AWS Signature
 Version 4)", Amazon S3 API Reference. The library spends about 0.2 ms on each URL, most of it on resolving the endpoint
-and building a request; a page with a hundred images feels that. The signature itself is a handful of hashes, and most of
-them stay the same for a day.
+and building a request; a page with a hundred images feels that. The signature itself is a handful of hashes, most of
+which stay the same for a day.
 """
 
 from __future__ import annotations

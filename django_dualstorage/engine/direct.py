@@ -142,7 +142,9 @@ class DirectStore(BotoStore):
             result["UploadId"] = _in(content, b"UploadId")
             result["ETag"] = _in(content, b"ETag")
             if form.operation == "create_multipart_upload" and not result["UploadId"]:
-                raise S3TransientError(f"The answer to an upload of {key} in parts is not S3's; look at proxies between")
+                raise S3TransientError(
+                    f"The answer to an upload of {key} in parts is not S3's; look at proxies between"
+                )
         return result
 
     def _written_out(self, form: _Form, key: str, parameters: Mapping[str, Any]) -> tuple[bytes, bytes]:
@@ -171,8 +173,9 @@ class DirectStore(BotoStore):
         if not PLAIN.fullmatch(f"{keys.access}{keys.token or ''}"):
             raise _ForBotoError("credentials with a line break")
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
-        length = f"content-length: {len(body)}\r\n" if form.method in {"PUT", "POST"} else ""
-        target = f"{path}?{query}" if query else path
+        length = f"content-length: {len(body)}\r\n" if form.method not in {"GET", "HEAD"} else ""
+        # "?uploads=" is signed, but everybody sends "?uploads".
+        target = f"{path}?{query.removesuffix('=')}" if query else path
         head = (
             f"{form.method} {target} HTTP/1.1\r\n{lines}{length}user-agent: {settings.user_agent}\r\n"
             f"authorization: {signature}\r\n\r\n"
