@@ -15,16 +15,15 @@ from botocore.exceptions import (
 )
 
 from django_dualstorage.engine.boto import MAX_PARTS, BotoStore
+from django_dualstorage.engine.direct import DirectStore
+from django_dualstorage.engine.direct_settings import settings_of
 from django_dualstorage.engine.objectstore import Condition, Source
-from django_dualstorage.engine.rust import RustStore
-from django_dualstorage.engine.rust_settings import settings_of
 from django_dualstorage.exceptions import S3Error, S3NotFoundError, S3PreconditionError, S3TransientError
 from tests.support.proxy import FaultProxy, LostAnswer, Refused, Status, Truncated
 from tests.support.seaweed import SeaweedServer
 
 MIB = 1024 * 1024
 DATA = os.urandom(6 * MIB)
-#: Without a type the obstore engine leaves an object to the other.
 TYPED = {"ContentType": "text/x-test"}
 #: The smallest parts that S3 takes: five and one MiB.
 PARTS = {"multipart_threshold": 5 * MIB, "part_size": 5 * MIB}
@@ -34,25 +33,22 @@ def nothing() -> None:
     """Nobody notes that a request leaves."""
 
 
-@pytest.fixture(params=["boto3", "obstore"])
+@pytest.fixture(params=["boto3", "direct"])
 def engine_name(request: pytest.FixtureRequest) -> str:
     """Each engine in turn."""
     return str(request.param)
 
 
 @pytest.fixture
-def store(
-    seaweed: SeaweedServer, seaweed_bucket: str, proxy: FaultProxy, engine_name: str
-) -> Callable[..., BotoStore | RustStore]:
-    def make(**options: Any) -> BotoStore | RustStore:
+def store(seaweed: SeaweedServer, seaweed_bucket: str, proxy: FaultProxy, engine_name: str) -> Callable[..., BotoStore]:
+    def make(**options: Any) -> BotoStore:
         client = seaweed.client(endpoint_url=proxy.endpoint_url, connect_timeout=5, read_timeout=10)
         complete = BotoStore(client, seaweed_bucket, **options)
         if engine_name == "boto3":
             return complete
         settings = settings_of(complete)
-        # Common parameters are something that only the complete engine has.
-        assert isinstance(settings, str) is ("common" in options)
-        return complete if isinstance(settings, str) else RustStore(complete, settings)
+        assert not isinstance(settings, str), settings
+        return DirectStore(complete, settings)
 
     return make
 
@@ -71,7 +67,7 @@ def source(tmp_path: Path) -> Iterator[Callable[[bytes], Source]]:
         os.close(fd)
 
 
-def body_of(store: BotoStore | RustStore, key: str) -> bytes:
+def body_of(store: BotoStore, key: str) -> bytes:
     body = store.get(key)
     try:
         return body.read()
@@ -102,16 +98,12 @@ def test_an_object_is_written_whole_in_one_piece_or_in_parts(
     )
     assert written.clean
     # Nothing can land before the one request that makes the object.
-    if size < 5 * MIB or engine_name == "boto3" or checksum == "md5":
-        assert sent == [proxy.count() - 1]
-    else:
-        assert len(sent) == 1
-        assert sent[0] < proxy.count()
+    assert sent == [proxy.count() - 1]
     # The checksum is what makes the server look.
     named = "content-md5" if checksum == "md5" else "x-amz-checksum-sha256"
     carrying = [request for request in proxy.requests if request.method == "PUT"]
-    if engine_name == "boto3" or checksum == "sha256":
-        assert all(request.headers.get(named) for request in carrying)
+    assert all(request.headers.get(named) for request in carrying)
+    assert all(("amz-sdk-invocation-id" in r.headers) is (engine_name == "boto3") for r in proxy.requests)
     assert [request.method for request in proxy.requests] == (
         ["PUT"] if size < 5 * MIB else ["POST", "PUT", *(["PUT"] if size > 5 * MIB else []), "POST"]
     )
@@ -160,14 +152,12 @@ def test_an_upload_whose_part_fails_leaves_no_parts(
     seaweed_bucket: str,
     fault: Any,
     part: int,
-    engine_name: str,
 ) -> None:
     proxy.fail(fault, method="PUT", when=lambda request: request.parameters.get("partNumber") == [str(part)])
     sent: list[None] = []
     with pytest.raises(S3Error):
         store(**PARTS).put(f"{prefix}/a.bin", source(DATA), TYPED, sending=lambda: sent.append(None))
-    # obstore has its parts sent before it hears of them.
-    assert sent == [] or engine_name == "obstore"
+    assert sent == []
     assert parts_left(seaweed, seaweed_bucket, prefix) == []
     assert store().head(f"{prefix}/a.bin") is None
 
@@ -265,9 +255,8 @@ def test_a_long_listing_is_read_to_its_end(
     keys = [f"{prefix}/{name}" for name in ("a b", "a+b", "a%2Bb", "ü", "sub/x", "sub/y", "z")]
     for key in keys:
         engine.put(key, source(b"x"), TYPED, sending=nothing)
-    complete = getattr(engine, "_complete", engine)
-    call = complete._call
-    monkeypatch.setattr(complete, "_call", lambda operation, key, **more: call(operation, key, MaxKeys=2, **more))
+    call = engine._call
+    monkeypatch.setattr(engine, "_call", lambda operation, key, **more: call(operation, key, MaxKeys=2, **more))
     assert sorted(listed.key for listed in engine.list_all(f"{prefix}/")) == sorted(keys)
     folders, files = engine.list_folder(f"{prefix}/")
     assert folders == [f"{prefix}/sub/"]

@@ -71,7 +71,7 @@ def test_an_attempt_that_never_left_cannot_land(make: Any, source: Source, prefi
                 raise S3TransientError("refused", sent=False)
             return super().put(*args, **options)
 
-    complete = make()._store._complete
+    complete = make()._store
     engine = RetryingStore(Unreachable(complete.client, complete.bucket), ONCE_MORE)
     assert engine.put(f"{prefix}/a", source, TYPED, sending=nothing).clean
 
@@ -118,7 +118,7 @@ def test_reading_is_tried_again_and_a_listing_goes_on_where_it_was(
     engine = make()
     for name in "abcde":
         engine.put(f"{prefix}/{name}", source, TYPED, sending=nothing)
-    complete = engine._store._complete
+    complete = engine._store
     call = complete._call
     monkeypatch.setattr(complete, "_call", lambda operation, key, **more: call(operation, key, MaxKeys=2, **more))
     listing = engine.list_all(f"{prefix}/")

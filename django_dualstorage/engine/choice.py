@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import boto3
 
+from django_dualstorage import __version__
 from django_dualstorage.engine.boto import BotoStore
 from django_dualstorage.engine.concurrency import Pace
+from django_dualstorage.engine.direct import DirectStore
+from django_dualstorage.engine.direct_settings import settings_of
 from django_dualstorage.engine.retry import PagedStore, Patience, RetryingStore
-from django_dualstorage.engine.rust import RustStore, why_inexpressible
-from django_dualstorage.engine.rust_settings import settings_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Choice:
 
     @property
     def is_fast(self) -> bool:
-        """Whether it is obstore."""
+        """Whether it is the direct one."""
         return not self.reason
 
     def __str__(self) -> str:
@@ -37,31 +37,20 @@ class Choice:
 def choose(store: BotoStore, parameters: Mapping[str, Any] | None = None) -> tuple[Choice, PagedStore]:
     """The fastest engine that does what ``store`` does, and which it is.
 
-    ``parameters`` are those that an object of this site is written with: if obstore cannot express them the choice
-    says so. The choice is made anew for each object: a site may decide by name. To be called in the process that uses
-    the engine, since obstore does not survive a fork.
+    ``parameters`` are those that an object of this site is written with: if the direct engine cannot express them the
+    choice says so. The choice is made anew for each request: a site may decide by name.
     """
     settings = settings_of(store)
     if isinstance(settings, str):
         return _boto(settings), store
-    if parameters is not None and (why := why_inexpressible(parameters)):
-        return _boto(f"obstore cannot express {why}"), store
-    try:
-        fast = RustStore(store, settings)
-    except ImportError as error:
-        return _boto(f"obstore cannot be used here: {error}"), store
-    return Choice(f"obstore {_version('obstore')}"), fast
+    fast = DirectStore(store, settings)
+    if parameters is not None and (why := fast.why_inexpressible(parameters)):
+        return _boto(f"the direct engine cannot express {why}"), store
+    return Choice(f"direct {__version__}"), fast
 
 
 def _boto(reason: str) -> Choice:
     return Choice(f"boto3 {boto3.__version__}", reason)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "(unknown version)"
 
 
 def engine_for_commands(

@@ -1,4 +1,4 @@
-"""The obstore engine over TLS, with a certificate that nobody has signed."""
+"""The direct engine over TLS, with a certificate that nobody has signed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from django_dualstorage.engine.boto import BotoStore
+from django_dualstorage.engine.direct import DirectStore
+from django_dualstorage.engine.direct_settings import settings_of
 from django_dualstorage.engine.objectstore import Source
-from django_dualstorage.engine.rust import RustStore
-from django_dualstorage.engine.rust_settings import settings_of
 from django_dualstorage.exceptions import S3TransientError
 from tests.support.seaweed import SeaweedServer
 
@@ -125,7 +125,7 @@ def test_certificates_are_checked_as_the_client_does(
     complete = BotoStore(client, seaweed_bucket)
     settings = settings_of(complete)
     assert not isinstance(settings, str), settings
-    engine = RustStore(complete, settings)
+    engine = DirectStore(complete, settings)
     (tmp_path / "source").write_bytes(b"content")
     fd = os.open(tmp_path / "source", os.O_RDONLY)
     try:
