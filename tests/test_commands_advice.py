@@ -42,6 +42,14 @@ CHECK = "manage.py check --deploy --database default"
 FORBIDDEN = Status(403, "AccessDenied")
 
 
+@pytest.fixture(autouse=True)
+def _one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker waits until its result was heard of, so that who hears of it can do something to the next."""
+    monkeypatch.setattr("django_dualstorage.engine.pool._MANY", 1)
+    monkeypatch.setattr("django_dualstorage.engine.pool._TOO_MANY", 1)
+    monkeypatch.setattr("django_dualstorage.engine.pool._LOOK_UP", 0.005)
+
+
 @pytest.fixture
 def proxied_storage(default_options: dict[str, Any], proxy: FaultProxy) -> DualWriteStorage:
     """The default storage over a proxy."""
