@@ -42,6 +42,14 @@ CHECK = "manage.py check --deploy --database default"
 FORBIDDEN = Status(403, "AccessDenied")
 
 
+@pytest.fixture(autouse=True)
+def _one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker waits until its result was heard of, so that who hears of it can do something to the next."""
+    monkeypatch.setattr("django_dualstorage.engine.pool._MANY", 1)
+    monkeypatch.setattr("django_dualstorage.engine.pool._TOO_MANY", 1)
+    monkeypatch.setattr("django_dualstorage.engine.pool._LOOK_UP", 0.005)
+
+
 @pytest.fixture
 def proxied_storage(default_options: dict[str, Any], proxy: FaultProxy) -> DualWriteStorage:
     """The default storage over a proxy."""
@@ -267,7 +275,7 @@ def test_keys_that_may_only_read_where_s3_was_tried_out_before(
     proxy.fail(FORBIDDEN, method="PUT", times=None)
     ran = dualstorage("backfill", "--workers", "1", "--json")
     assert ran.code == 4
-    assert "S3 has refused 5 files in a row" in ran.err
+    assert "S3 has refused to take 5 files in a row" in ran.err
     found = json.loads(ran.out)
     assert found["counts"] == {"failed": 5}
     assert CHECK in found["problems"][0]["detail"]
@@ -283,6 +291,36 @@ def test_file_that_s3_refuses_is_no_reason_to_end(proxied_storage: DualWriteStor
     assert ran.code == 1
     assert "6  failed" in ran.out
     assert "6  uploaded" in ran.out
+
+
+def test_objects_that_may_not_be_read_do_not_end_it(proxied_storage: DualWriteStorage, proxy: FaultProxy) -> None:
+    probe(proxied_storage.pair)
+    for number in range(12):
+        write(proxied_storage, f"{number}.txt")
+        put_object(proxied_storage, f"{number}.txt", b"of another account")
+    write(proxied_storage, "z.txt")
+    proxy.fail(FORBIDDEN, method="HEAD", times=None)
+    ran = dualstorage("backfill", "--workers", "1", "--order", "name")
+    assert ran.code == 1
+    assert "12  failed" in ran.out
+    assert "1  uploaded" in ran.out
+    assert CHECK in ran.out
+    ran = dualstorage("verify", "--workers", "1")
+    assert ran.code == 1
+    assert "12  failed" in ran.out
+    assert CHECK in ran.out
+
+
+def test_keys_that_are_not_there(default_options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    default_options["s3"] = {**default_options["s3"], "access_key": None, "secret_key": None}
+    for name in ("backfill", "verify"):
+        ran = dualstorage(name)
+        assert ran.code == 4
+        assert "no credentials were found" in ran.err
+        assert CHECK in ran.err
 
 
 def test_refusals_are_counted_until_s3_takes_something(default_storage: DualWriteStorage) -> None:
@@ -510,11 +548,13 @@ def test_verbosity_0_prints_the_problems(default_storage: DualWriteStorage) -> N
     assert "compared" not in out
 
 
-def test_problems_are_told_once_on_a_terminal(
+def test_problems_are_told_once_in_one_place(
     default_storage: DualWriteStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(os.path.join(default_storage.location, "pipe"))
-    monkeypatch.setattr(OutputWrapper, "isatty", lambda self: True)
+    assert "pipe: is a socket" in dualstorage("backfill").out  # no files at all, as far as the command can see
+    monkeypatch.setattr(os.path, "sameopenfile", lambda one, other: True)
+    monkeypatch.setattr(OutputWrapper, "fileno", lambda self: 1, raising=False)
     monkeypatch.setattr("django_dualstorage.management.base.reaches_stderr", lambda: True)
     ran = dualstorage("backfill")
     assert "pipe: " not in ran.out

@@ -166,6 +166,8 @@ def test_problem_is_on_the_terminal_once(site: Site) -> None:
     assert process.wait(DEADLINE) == 1
     assert shown.count(b"is a socket, pipe or device") == 1, shown
     assert b"named above" in shown
+    process = site.start("dualstorage_backfill", "-v0", stderr=subprocess.STDOUT)  # as cron does
+    assert process.communicate(timeout=DEADLINE)[0].count("is a socket, pipe or device") == 1
     code, out, err = site.run("dualstorage_backfill")  # a report of its own names it, too
     assert code == 1
     assert "pipe: is a socket" in out

@@ -108,7 +108,7 @@ NEXT: Final[dict[Difference, str]] = {
     Difference.HIDDEN: "remove them, if nobody needs them: they are copied like any other file",
     Difference.TEMPORARY: "remove them, if nobody needs them: they are copied like any other file",
     Difference.EMPTY: "see whether an upload went wrong: they are copied like any other file",
-    Difference.FAILED: "manage.py dualstorage_verify once more",
+    Difference.FAILED: "see the errors, then manage.py dualstorage_verify once more",
 }
 
 

@@ -81,7 +81,7 @@ class FileResult:
     #: The local version that the object with ``etag`` was seen, or written, to be the copy of; None if unknown.
     version: Stamp | None = None
     etag: str = ""
-    #: S3 refused for a reason that other files have, too: keys, permissions, the bucket.
+    #: S3 refused to be written to for a reason that other files have, too: keys, permissions, the bucket.
     refused: bool = False
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 from botocore.exceptions import BotoCoreError
 from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import InvalidStorageError, storages
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 from django.db import DatabaseError
 
 from django_dualstorage.core.report import Report
@@ -184,14 +185,21 @@ class DualStorageCommand(BaseCommand):
             self.stdout.write(line)
 
     def _log_is_here(self) -> bool:
-        """Whether the problems were logged, as they came, to the very terminal that the report goes to."""
-        return self.stdout.isatty() and self.stderr.isatty() and reaches_stderr()
+        """Whether problems were logged, as they came, to the very terminal, file or pipe that the report goes to."""
+        return reaches_stderr() and _same_place(self.stdout, self.stderr)
 
 
 def _code_of(report: Report) -> int:
     if report.interrupted:
         return INTERRUPTED
     return DIFFERENCES if report.problem_count or report.out_of_time or report.error else FINE
+
+
+def _same_place(one: OutputWrapper, other: OutputWrapper) -> bool:
+    try:
+        return os.path.sameopenfile(one.fileno(), other.fileno())
+    except (OSError, ValueError, AttributeError):
+        return False  # at least one is no file at all
 
 
 def _which_are_ours() -> str:

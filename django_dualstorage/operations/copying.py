@@ -72,8 +72,7 @@ class Copying:
         except UnmovableError as error:
             return FileResult(one.name, Outcome(error.reason), detail=str(error))
         except S3Error as error:
-            detail = f"{error}; {error.advice}"
-            return FileResult(one.name, Outcome.FAILED, detail=detail, refused=error.is_refusal)
+            return FileResult(one.name, Outcome.FAILED, detail=f"{error}; {error.advice}")
         except OSError as error:
             return FileResult(one.name, Outcome.FAILED, detail=f"{error}; run the command again")
         self._let_settle(one)
@@ -153,7 +152,7 @@ class Copying:
         except FileNotFoundError:
             return FileResult(name, Outcome.VANISHED, detail="was deleted while the command ran")
         except S3Error as error:
-            return FileResult(name, Outcome.FAILED, detail=f"{error}; {error.advice}", refused=error.is_refusal)
+            return FileResult(name, Outcome.FAILED, detail=f"{error}; {error.advice}")
         except OSError as error:
             return FileResult(name, Outcome.FAILED, detail=str(error))
         # As of a real run: what it does here itself is done cleanly, as far as anybody knows.

@@ -66,7 +66,8 @@ def demand_deletions_reach_s3(storage: DualWriteStorage) -> None:
 
 class S3Watch:
     """Ends a run over many files when S3 is given up during it, rather than let each file wait for its time-out; and
-    when S3 refuses one file after the other, rather than tell the same of each.
+    when S3 refuses to take one file after the other, rather than tell the same of each. That a few objects may not be
+    read is no reason: somebody else may own them.
     """
 
     def __init__(self, pair: Pair) -> None:
@@ -82,10 +83,12 @@ class S3Watch:
             )
 
     def hear(self, result: FileResult) -> None:
-        """Raises S3Error if S3 has refused file after file. For one thread."""
+        """Raises S3Error if S3 has refused to take file after file. For one thread."""
         if result.refused:
             self._refused += 1
         elif result.outcome.changes_s3:
             self._refused = 0
         if self._refused >= _REFUSED_IN_A_ROW:
-            raise S3Error(f"S3 has refused {self._refused} files in a row. The last: {result.name}: {result.detail}")
+            raise S3Error(
+                f"S3 has refused to take {self._refused} files in a row. The last: {result.name}: {result.detail}"
+            )

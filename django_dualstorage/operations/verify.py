@@ -374,7 +374,9 @@ class Verify:
             return _Looked(name, Found(Difference(error.reason), name, Side.DISK, str(error)))
         except FileNotFoundError:
             pass  # deleted within these microseconds, by somebody who goes around the storage: written to, that is
-        except (S3Error, OSError) as error:
+        except S3Error as error:
+            return _Looked(name, Found(Difference.FAILED, name, Side.UNKNOWN, f"{error}; {error.advice}"))
+        except OSError as error:
             return _Looked(name, Found(Difference.FAILED, name, Side.UNKNOWN, str(error)))
         return _Looked(name, busy=True)
 
@@ -486,7 +488,10 @@ class Verify:
             return self._look(name)  # it was there a moment ago
         except (ChangingError, FileNotFoundError):
             return _Looked(name, busy=True)
-        except (S3Error, OSError) as error:
+        except S3Error as error:
+            detail = f"could not be read: {error}; {error.advice}"
+            return _Looked(name, Found(Difference.FAILED, name, Side.UNKNOWN, detail))
+        except OSError as error:
             return _Looked(name, Found(Difference.FAILED, name, Side.UNKNOWN, f"could not be read: {error}"))
         return _Looked(name, found, read=size)
 

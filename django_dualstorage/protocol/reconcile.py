@@ -85,7 +85,8 @@ def reconcile(
         raise
     except S3Error as error:
         detail = f"{error}; {error.advice}"
-        return FileResult(name, Outcome.FAILED, detail=detail, clean=False, refused=error.is_refusal)
+        refused = error.is_refusal and operation.sent
+        return FileResult(name, Outcome.FAILED, detail=detail, clean=False, refused=refused)
     except OSError as error:
         return FileResult(name, Outcome.FAILED, detail=f"{error}; run the command again", clean=False)
 
