@@ -142,6 +142,7 @@ def _no_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(bundle, raising=False)
 
 
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")  # of the client library
 @pytest.mark.parametrize("trust", ["nothing is checked", "an option", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
 def test_what_the_client_trusts_is_trusted(
     seaweed: SeaweedServer,
@@ -175,7 +176,7 @@ def test_what_the_client_does_not_trust_is_not_spoken_to(
 ) -> None:
     url = front if wrong == "the authority" else front.replace("localhost", "127.0.0.1")
     for engine in engines(seaweed, seaweed_bucket, url, True if wrong == "the authority" else str(certificate)):
-        with pytest.raises(S3TransientError, match=r"(?i)certificate") as failure:
+        with pytest.raises(S3TransientError, match=r"(?i)certificate|hostname") as failure:
             engine.put(f"{prefix}/a", source, {"ContentType": "text/plain"}, sending=lambda: None)
         assert (failure.value.sent, failure.value.code) == (False, "SSLError")
 
