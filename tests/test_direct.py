@@ -123,13 +123,12 @@ PARAMETERS: list[dict[str, Any]] = [
         "ObjectLockLegalHoldStatus": "ON",
     },
 ]
-#: What says who sent it, and when; the storage lets nobody send Expect.
+#: What says who sent it, and when.
 OWN_HEADERS = {
     "accept-encoding",
     "amz-sdk-invocation-id",
     "amz-sdk-request",
     "authorization",
-    "expect",
     "user-agent",
     "x-amz-date",
 }
@@ -462,7 +461,7 @@ def test_a_clock_that_is_off_is_put_right_once(
     assert timedelta(minutes=19) < second - first < timedelta(minutes=21)
 
 
-def test_keys_with_a_line_break_are_left_to_the_client_library_to_refuse(
+def test_credentials_with_a_line_break_are_left_to_the_client_library_to_refuse(
     seaweed: SeaweedServer, seaweed_bucket: str, proxy: FaultProxy
 ) -> None:
     client = seaweed.client(endpoint_url=proxy.endpoint_url)
@@ -487,6 +486,19 @@ def test_a_bucket_elsewhere_is_left_to_the_client_that_finds_it(
     assert agent(proxy) == "boto3"
     engine.put(f"{prefix}/a", source(b"x"), TYPED, sending=nothing)
     assert agent(proxy) == "boto3"
+
+
+def test_a_head_that_does_not_say_why_it_was_refused_is_asked_again_by_the_client_library(
+    engine: DirectStore, source: Any, proxy: FaultProxy, prefix: str
+) -> None:
+    """In a bucket elsewhere a HEAD is a 400 without a body."""
+    engine.put(f"{prefix}/a", source(b"x"), TYPED, sending=nothing)
+    proxy.fail(Status(400), method="HEAD")
+    info = engine.head(f"{prefix}/a")
+    assert info is not None
+    assert agent(proxy) == "boto3"
+    engine.head(f"{prefix}/a")
+    assert agent(proxy) == "direct"
 
 
 def test_each_request_is_sent_once(engine: DirectStore, source: Any, proxy: FaultProxy, prefix: str) -> None:

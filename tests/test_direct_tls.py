@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -26,6 +27,9 @@ from django_dualstorage.engine.direct_settings import settings_of
 from django_dualstorage.engine.objectstore import Source
 from django_dualstorage.exceptions import S3TransientError
 from tests.support.seaweed import SeaweedServer
+
+#: More than one record, more than one piece.
+CONTENT = os.urandom(1_000_001)
 
 
 @pytest.fixture
@@ -102,39 +106,92 @@ def front(seaweed: SeaweedServer, certificate: Path) -> Iterator[str]:
         thread.join(5)
 
 
-@pytest.mark.parametrize("checking", [False, True])
-def test_certificates_are_checked_as_the_client_does(
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[Source]:
+    (tmp_path / "source").write_bytes(CONTENT)
+    fd = os.open(tmp_path / "source", os.O_RDONLY)
+    yield Source(fd, len(CONTENT))
+    os.close(fd)
+
+
+def engines(server: SeaweedServer, bucket: str, url: str, verify: Any = None) -> tuple[DirectStore, BotoStore]:
+    session: Any = boto3.session.Session()
+    client = session.client(
+        "s3",
+        endpoint_url=url,
+        verify=verify,
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+        config=Config(
+            region_name="us-east-1",
+            signature_version="s3v4",
+            s3={"addressing_style": "path"},
+            proxies={},
+            retries={"total_max_attempts": 1, "mode": "standard"},
+        ),
+    )
+    complete = BotoStore(client, bucket)
+    settings = settings_of(complete)
+    assert not isinstance(settings, str), settings
+    return DirectStore(complete, settings), complete
+
+
+@pytest.fixture(autouse=True)
+def _no_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bundle in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(bundle, raising=False)
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")  # of the client library
+@pytest.mark.parametrize("trust", ["nothing is checked", "an option", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+def test_what_the_client_trusts_is_trusted(
     seaweed: SeaweedServer,
     seaweed_bucket: str,
     prefix: str,
     front: str,
-    tmp_path: Path,
+    source: Source,
+    certificate: Path,
     monkeypatch: pytest.MonkeyPatch,
-    checking: bool,
+    trust: str,
 ) -> None:
-    for bundle in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
-        monkeypatch.delenv(bundle, raising=False)
-    client = boto3.session.Session().client(
-        "s3",
-        endpoint_url=front,
-        verify=checking,
-        aws_access_key_id=seaweed.access_key,
-        aws_secret_access_key=seaweed.secret_key,
-        config=Config(region_name="us-east-1", signature_version="s3v4", s3={"addressing_style": "path"}, proxies={}),
-    )
-    complete = BotoStore(client, seaweed_bucket)
-    settings = settings_of(complete)
-    assert not isinstance(settings, str), settings
-    engine = DirectStore(complete, settings)
-    (tmp_path / "source").write_bytes(b"content")
-    fd = os.open(tmp_path / "source", os.O_RDONLY)
-    try:
-        if checking:
-            with pytest.raises(S3TransientError) as failure:
-                engine.put(f"{prefix}/a", Source(fd, 7), {"ContentType": "text/plain"}, sending=lambda: None)
-            assert not failure.value.sent
-        else:
-            engine.put(f"{prefix}/a", Source(fd, 7), {"ContentType": "text/plain"}, sending=lambda: None)
-            assert engine.get(f"{prefix}/a").read() == b"content"
-    finally:
-        os.close(fd)
+    verify = {"nothing is checked": False, "an option": str(certificate)}.get(trust)
+    if verify is None:
+        monkeypatch.setenv(trust, str(certificate))
+    for engine in engines(seaweed, seaweed_bucket, front, verify):
+        for _ in range(2):  # over the same connection
+            assert engine.put(f"{prefix}/a", source, {"ContentType": "text/plain"}, sending=lambda: None).clean
+            assert engine.get(f"{prefix}/a").read() == CONTENT
+        assert engine.head(f"{prefix}/never") is None
+
+
+@pytest.mark.parametrize("wrong", ["the authority", "the host"])
+def test_what_the_client_does_not_trust_is_not_spoken_to(
+    seaweed: SeaweedServer,
+    seaweed_bucket: str,
+    prefix: str,
+    front: str,
+    source: Source,
+    certificate: Path,
+    wrong: str,
+) -> None:
+    url = front if wrong == "the authority" else front.replace("localhost", "127.0.0.1")
+    for engine in engines(seaweed, seaweed_bucket, url, True if wrong == "the authority" else str(certificate)):
+        with pytest.raises(S3TransientError, match=r"(?i)certificate|hostname") as failure:
+            engine.put(f"{prefix}/a", source, {"ContentType": "text/plain"}, sending=lambda: None)
+        assert (failure.value.sent, failure.value.code) == (False, "SSLError")
+
+
+def test_the_bundle_of_the_client_library_is_loaded(seaweed: SeaweedServer) -> None:
+    engine, _ = engines(seaweed, "bucket", "https://localhost:1")
+    tls = engine._settings.peer.tls
+    assert tls is not None
+    assert tls.check_hostname
+    assert len(tls.get_ca_certs()) > 50
+
+
+def test_a_server_that_speaks_no_tls_is_none(seaweed: SeaweedServer, seaweed_bucket: str, source: Source) -> None:
+    url = seaweed.endpoint_url.replace("http:", "https:")
+    for engine in engines(seaweed, seaweed_bucket, url, False):
+        with pytest.raises(S3TransientError) as failure:
+            engine.put("a", source, {"ContentType": "text/plain"}, sending=lambda: None)
+        assert (failure.value.sent, failure.value.code) == (False, "SSLError")

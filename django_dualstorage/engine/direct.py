@@ -47,7 +47,13 @@ _OPERATIONS: Final = (
 _COMPUTED: Final = "SSECustomer"
 _METADATA_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 #: The bucket is elsewhere; the client library finds out where and goes there.
-_ELSEWHERE: Final = ("AuthorizationHeaderMalformed", "PermanentRedirect", "TemporaryRedirect", "Redirect")
+_ELSEWHERE: Final = (
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "PermanentRedirect",
+    "Redirect",
+    "TemporaryRedirect",
+)
 #: Each has its parts in memory, three at once.
 _LARGE_FILES_AT_ONCE: Final = 2
 _TEXTS: Final = 1000
@@ -189,6 +195,8 @@ class DirectStore(BotoStore):
         if 300 <= answer.status < 400 or error.code in _ELSEWHERE:
             self._unfit = True
             raise _ForBotoError("the bucket is elsewhere")
+        if answer.status == 400 and form.method == "HEAD":  # has no body to say whether that is why
+            raise _ForBotoError("the bucket may be elsewhere")
         if error.code == "RequestTimeTooSkewed" and (theirs := _time(answer.headers.get("date"))):
             skew = theirs.timestamp() - time.time()
             if abs(skew - self._skew) > _SKEW:

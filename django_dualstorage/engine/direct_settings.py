@@ -116,7 +116,7 @@ def _tls(verify: Any) -> ssl.SSLContext | str:
     if verify is not True and not isinstance(verify, str):
         return "it is not known which certificates it trusts"
     try:
-        context.load_verify_locations(get_cert_path(verify))
+        context.load_verify_locations(get_cert_path(True) if verify is True else verify)
     except OSError as error:
         return f"the certificates that it trusts cannot be read ({error.strerror or type(error).__name__})"
     return context

@@ -10,6 +10,7 @@ import select
 import socket
 import ssl
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -56,7 +57,10 @@ class Peer:
 class Answer:
     """Status, headers and, as it comes, the body. To be read to its end or closed."""
 
-    def __init__(self, connection: _Connection, status: int, headers: dict[str, str]) -> None:
+    def __init__(
+        self, connection: _Connection, keep: Callable[[_Connection], None], status: int, headers: dict[str, str]
+    ) -> None:
+        """``keep`` takes the connection when the body was read to its end and another request may follow."""
         self.status = status
         #: Names in lower case; the values of one that came several times are joined by commas.
         self.headers = headers
@@ -66,6 +70,7 @@ class Answer:
         self._left = 0
         self._rest = b""
         self._connection: _Connection | None = connection
+        self._keep = keep
 
     def expect(self, *, bodiless: bool) -> None:
         """Find out how the body ends (RFC 9112, section 6.3). Raises NoAnswerError if that isn't clear."""
@@ -140,9 +145,12 @@ class Answer:
         return piece
 
     def _end(self) -> None:
-        if self._connection is not None:
-            self._connection.finished(self.headers)
-            self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if connection.may_be_kept(self.headers):
+                self._keep(connection)
+            else:
+                connection.close()
 
 
 class Pool:
@@ -152,16 +160,18 @@ class Pool:
         self.peer = peer
         self.pid = os.getpid()
         self._idle: deque[_Connection] = deque()
+        # Not left to the garbage collector, which minds no order: a socket that it meets first warns of itself.
+        weakref.finalize(self, _close_all, self._idle)
 
     def request(self, head: bytes, body: bytes, *, bodiless: bool) -> Answer:
         """Send a request once and wait for the head of its answer; ``bodiless`` if that was a HEAD.
 
         Raises NoAnswerError.
         """
-        connection = self._kept() or _Connection(self.peer, self._keep)
+        connection = self._kept() or _Connection(self.peer)
         try:
             connection.send(head, body)
-            answer = connection.answer()
+            answer = Answer(connection, self._keep, *connection.answer())
             answer.expect(bodiless=bodiless)
         except BaseException:
             connection.close()
@@ -180,6 +190,7 @@ class Pool:
         return None
 
     def _keep(self, connection: _Connection) -> None:
+        connection.idle_since = time.monotonic()
         self._idle.append(connection)
         try:
             oldest = self._idle.popleft()
@@ -191,10 +202,14 @@ class Pool:
             self._idle.appendleft(oldest)
 
 
+def _close_all(connections: deque[_Connection]) -> None:
+    while connections:
+        connections.pop().close()
+
+
 class _Connection:
-    def __init__(self, peer: Peer, keep: Callable[[_Connection], None]) -> None:
+    def __init__(self, peer: Peer) -> None:
         self._socket = _connect(peer)
-        self._keep = keep
         self._tls = peer.tls is not None
         self._patience = peer.read_timeout
         self._buffer = b""
@@ -245,12 +260,12 @@ class _Connection:
 
     # -- the answer ------------------------------------------------------------------------------------------------
 
-    def answer(self) -> Answer:
-        """The head of the answer. Raises NoAnswerError."""
+    def answer(self) -> tuple[int, dict[str, str]]:
+        """Status and headers of the answer. Raises NoAnswerError."""
         for _ in range(_INTERIM_ANSWERS):
             status, headers = _parsed(self._until(b"\r\n\r\n", _LONGEST_HEAD))
             if status >= 200:
-                return Answer(self, status, headers)
+                return status, headers
         raise _malformed("it does not come to the point")
 
     def _until(self, mark: bytes, longest: int) -> bytes:
@@ -299,14 +314,9 @@ class _Connection:
                 return
         raise _malformed("it has too many trailers")
 
-    def finished(self, headers: dict[str, str]) -> None:
-        """The answer with these headers was read to its end."""
-        # "HTTP/1.0" is in the headers as what it means.
-        if self._usable and not self._buffer and "close" not in headers.get("connection", "").lower():
-            self.idle_since = time.monotonic()
-            self._keep(self)
-        else:
-            self.close()
+    def may_be_kept(self, headers: dict[str, str]) -> bool:
+        """Whether another request may follow the answer with these headers, which was read to its end."""
+        return self._usable and not self._buffer and "close" not in headers.get("connection", "").lower()
 
 
 def _connect(peer: Peer) -> socket.socket:
@@ -353,7 +363,7 @@ def _parsed(head: bytes) -> tuple[int, dict[str, str]]:
                 continue
             value = f"{headers[name]}, {value}"
         headers[name] = value
-    if version == "HTTP/1.0":
+    if version == "HTTP/1.0":  # what it means, if it says nothing else
         headers["connection"] = "close"
     return int(status), headers
 
