@@ -31,8 +31,8 @@ class Storages:
             location, "/media/", alias=alias, provider="seaweedfs", s3=self._s3(alias, endpoint_url), **options
         )
         probe(storage.pair)
-        records.set_phase(alias, phase)
-        records.set_certified(alias, complete=True, phase=phase, volume_id=storage.pair.journal.volume_id)
+        volume_id = storage.pair.journal.volume_id
+        records.set_certified(alias, complete=True, phase=phase, volume_id=volume_id, place=storage.place)
         return storage
 
     def theirs(self, *, endpoint_url: str | None = None, **options: Any) -> Any:

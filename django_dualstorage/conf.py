@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from difflib import get_close_matches
+from typing import Any, Final, TypeVar
 
 from appconf import AppConf
 from django.conf import settings
@@ -50,10 +52,22 @@ class DualStorageConf(AppConf):  # type: ignore[misc]  # untyped library
         prefix = "dualstorage"
 
 
+def misspelt_settings() -> Iterator[tuple[str, str]]:
+    """Each ``DUALSTORAGE_`` setting that does not exist, with the one that may be meant, or nothing."""
+    prefix = "DUALSTORAGE_"
+    known = [name for name in vars(DualStorageConf) if name.isupper()]
+    for name in dir(settings):
+        if name.startswith(prefix) and name.removeprefix(prefix) not in known:
+            close = get_close_matches(name.removeprefix(prefix), known, n=1)
+            yield name, f"{prefix}{close[0]}" if close else ""
+
+
 def setting(name: str) -> Any:
     """The setting ``DUALSTORAGE_<name>``, as it is now."""
     return getattr(settings, f"DUALSTORAGE_{name}")
 
+
+Understood = TypeVar("Understood")
 
 S3_WRITES: Final = ("inline", "deferred")
 
@@ -118,22 +132,29 @@ def resolve(given: dict[str, Any]) -> Options:
     _checked("s3", given.get("s3"), "The option 's3'")
     _checked("alias", given.get("alias"), "The option 'alias'")
 
+    def what(name: str) -> str:
+        return f"The setting DUALSTORAGE_{name.upper()}" if given.get(name) is None else f"The option {name!r}"
+
     def option(name: str) -> Any:
         found = given.get(name)
-        if found is not None:
-            return _checked(name, found, f"The option {name!r}")
-        return _checked(name, setting(name.upper()), f"The setting DUALSTORAGE_{name.upper()}")
+        return _checked(name, setting(name.upper()) if found is None else found, what(name))
+
+    def understood(name: str, understand: Callable[[str], Understood]) -> Understood:
+        value = option(name)
+        try:
+            return understand(value)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{what(name)} cannot be used: {error}") from None
 
     for name in _SITE_TYPES:
         _checked(name, setting(name.upper()), f"The setting DUALSTORAGE_{name.upper()}")
-    phase = option("phase")
     s3_writes = option("s3_writes")
     if s3_writes not in S3_WRITES:
-        raise ConfigurationError(f"s3_writes is {s3_writes!r}; it can be {' or '.join(S3_WRITES)}.")
+        raise ConfigurationError(f"{what('s3_writes')} is {s3_writes!r}; it can be {' or '.join(S3_WRITES)}.")
     return Options(
         s3=given.get("s3") or {},
-        provider=provider_named(option("provider")),
-        phase=None if phase is None else parse_phase(phase),
+        provider=understood("provider", provider_named),
+        phase=None if option("phase") is None else understood("phase", parse_phase),
         deferred=s3_writes == "deferred",
         read_repair=option("read_repair"),
         fsync=option("fsync"),

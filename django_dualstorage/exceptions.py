@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+#: What to run where S3 itself seems to be the trouble.
+LOOK_AT_S3: Final = "run manage.py check --deploy --database default, which tries S3 out"
+
+_OF_ALL_FILES: Final = frozenset({"NoSuchBucket", "NoCredentialsError", "ExpiredToken", "InvalidToken"})
+
 
 class DualStorageError(Exception):
     """The base of all errors of this package."""
@@ -42,6 +49,18 @@ class S3Error(DualStorageError, OSError):
         self.status = status
         self.sent = sent
         self.retried = retried
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it is about the keys, their permissions or the bucket rather than about one object."""
+        return self.status in {401, 403} or self.code in _OF_ALL_FILES
+
+    @property
+    def advice(self) -> str:
+        """What to do next."""
+        if self.is_refusal:
+            return f"{LOOK_AT_S3}, then run the command again"
+        return "run the command again"
 
 
 class S3NotFoundError(S3Error, FileNotFoundError):

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 from django_dualstorage.core.compare import is_remnant
 from django_dualstorage.core.objects import ObjectInfo
 from django_dualstorage.exceptions import JournalError
+from django_dualstorage.ownership import make_file, make_folder
 
 DIR_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
@@ -115,12 +116,13 @@ class DeadHint:
 
 def create_locked(path: str) -> int:
     """A new file for a hint, locked by whoever holds the descriptor that is returned."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
     while True:
         try:
-            fd = os.open(path, flags, FILE_MODE)
+            fd = make_file(path, os.O_RDWR | os.O_APPEND, FILE_MODE)
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), DIR_MODE, exist_ok=True)
+            folder = os.path.dirname(path)
+            os.makedirs(os.path.dirname(folder), exist_ok=True)
+            make_folder(folder, DIR_MODE)
             continue
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from django_dualstorage.hints import DIR_MODE, FILE_MODE
+from django_dualstorage.ownership import make_file, make_folder
 
 logger = logging.getLogger("django_dualstorage.inventory")
 
@@ -150,10 +152,10 @@ class Inventory:
                 why = str(error)
             self.forget(why)
         with suppress(FileExistsError):
-            os.mkdir(os.path.dirname(self.path), DIR_MODE)  # not MEDIA_ROOT itself, if that is not mounted
+            make_folder(os.path.dirname(self.path), DIR_MODE)  # not MEDIA_ROOT itself, if that is not mounted
         # Made aside and renamed in, so that nobody opens it half made. SQLite gives its journal the same mode.
-        aside = f"{self.path}.{os.getpid()}-{threading.get_ident()}"
-        os.close(os.open(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE))
+        aside = f"{self.path}.{secrets.token_hex(8)}"
+        os.close(make_file(aside, os.O_RDWR, FILE_MODE))
         try:
             with closing(sqlite3.connect(aside)) as database, database:
                 database.execute("PRAGMA journal_mode = MEMORY")

@@ -22,6 +22,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -41,6 +42,7 @@ from django_dualstorage.hints import (
     read_hint,
     read_if_dead,
 )
+from django_dualstorage.ownership import chown_command, make_file, make_folder
 
 _ODD_NS: Final = 1_234_567_891_123_456_789
 
@@ -73,7 +75,7 @@ class Journal:
         self.key  # noqa: B018  the folder is there from here on
         path = os.path.join(self._new, f"probe-{secrets.token_hex(8)}")
         with self._explained("probe the clock of"):
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+            fd = make_file(path, os.O_WRONLY, FILE_MODE)
             try:
                 os.utime(fd, ns=(_ODD_NS, _ODD_NS))
                 return os.fstat(fd).st_mtime_ns == _ODD_NS
@@ -86,12 +88,11 @@ class Journal:
         path = Path(self.root, name)
         with self._explained("use"):
             if not path.exists():
+                os.makedirs(os.path.dirname(self.root), exist_ok=True)
                 for folder in (self.root, self._hints, self._new, os.path.join(self.root, "locks")):
-                    os.makedirs(folder, DIR_MODE, exist_ok=True)
+                    make_folder(folder, DIR_MODE)
                     os.chmod(folder, DIR_MODE)
-                aside = Path(self._new, f"{name}-{secrets.token_hex(8)}")
-                aside.touch(FILE_MODE)
-                aside.write_text(secrets.token_hex(size))
+                aside = self._written_aside(name, secrets.token_hex(size))
                 try:
                     os.link(aside, path)
                 except FileExistsError:
@@ -106,8 +107,19 @@ class Journal:
             )
         return text
 
+    def _written_aside(self, name: str, text: str) -> Path:
+        path = os.path.join(self._new, f"{name}-{secrets.token_hex(8)}")
+        with open(make_file(path, os.O_WRONLY, FILE_MODE), "w") as file:
+            file.write(text)
+        return Path(path)
+
+    def demand_access(self) -> None:
+        """Raises JournalError if this process may not even look into the folder, though there is one."""
+        with self._explained("look into"), suppress(FileNotFoundError):
+            os.stat(os.path.join(self.root, "key"))
+
     def _explained(self, doing: str) -> _Explained:
-        return _Explained(f"Cannot {doing} the journal folder {self.root}")
+        return _Explained(doing, self.root)
 
     # -- hints of this process -------------------------------------------------------------------------------------
 
@@ -161,9 +173,9 @@ class Journal:
                 seen.add(dead.record.name)
                 yield dead.record.name
 
-    def dead_hints_of(self, name: str) -> list[DeadHint]:
-        """The hints of ``name`` whose operations have ended. Oldest first."""
-        found = (read_if_dead(path) for path in self._paths_of(name))
+    def dead_hints_of(self, name: str, *, but: str = "") -> list[DeadHint]:
+        """The hints of ``name`` whose operations have ended, oldest first. Operation ``but`` is known to live."""
+        found = (read_if_dead(path) for path in self._paths_of(name) if not (but and path.endswith(but)))
         return sorted((dead for dead in found if dead is not None), key=lambda dead: dead.record.began)
 
     def hinted_names(self) -> HintedNames:
@@ -244,10 +256,8 @@ class Journal:
     def write_capabilities(self, capabilities: dict[str, Any]) -> None:
         """Keep what a live probe found out, for every process on this volume. Raises JournalError."""
         self.key  # noqa: B018  the folder is there from here on
-        aside = Path(self._new, f"capabilities-{secrets.token_hex(8)}")
         with self._explained("write into"):
-            aside.touch(FILE_MODE)
-            aside.write_text(json.dumps(capabilities, indent=1, sort_keys=True))
+            aside = self._written_aside("capabilities", json.dumps(capabilities, indent=1, sort_keys=True))
             aside.replace(Path(self.root, "capabilities.json"))
 
 
@@ -268,17 +278,21 @@ class HintedNames:
 class _Explained:
     """Turns an OSError into a JournalError that says what to do."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, doing: str, folder: str) -> None:
+        self._doing = doing
+        self._folder = folder
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
+            mend = "The user that runs Django must own this folder and the disk must have room."
+            if isinstance(error, PermissionError):
+                mend = f"The user that runs Django must own this folder: {chown_command(self._folder)}, as root."
             raise JournalError(
-                f"{self._what}: {error.strerror or error}. The user that runs Django must own this folder and the "
-                "disk must have room. Do not delete the folder: it holds the hints of what S3 has still to be told."
+                f"Cannot {self._doing} the journal folder {self._folder}: {error.strerror or error}. {mend} Do not "
+                "delete the folder: it holds the hints of what S3 has still to be told."
             ) from error
 
 

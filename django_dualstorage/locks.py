@@ -15,6 +15,7 @@ from typing import Final
 from django_dualstorage.exceptions import LockTimeoutError
 from django_dualstorage.hints import DIR_MODE, FILE_MODE
 from django_dualstorage.journal import Journal
+from django_dualstorage.ownership import make_file, make_folder
 
 STRIPES: Final = 1024
 
@@ -36,18 +37,27 @@ class NameLocks:
         # Not the journal's keyed hash: the lock must be the same for a process that knows an older key.
         digest = blake2b(os.fsencode(name), digest_size=4).digest()
         path = f"{self._folder}/{int.from_bytes(digest, 'big') % STRIPES}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        try:
-            fd = os.open(path, flags, FILE_MODE)
-        except FileNotFoundError:
-            os.makedirs(self._folder, DIR_MODE, exist_ok=True)
-            fd = os.open(path, flags, FILE_MODE)
+        fd = self._opened(path)
         try:
             self._wait(fd, name)
         except BaseException:
             os.close(fd)
             raise
         return fd
+
+    def _opened(self, path: str) -> int:
+        while True:
+            try:
+                return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                pass
+            try:
+                return make_file(path, os.O_RDWR, FILE_MODE)
+            except FileExistsError:
+                continue  # another process was first
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(self._folder), exist_ok=True)
+                make_folder(self._folder, DIR_MODE)
 
     def _wait(self, fd: int, name: str) -> None:
         deadline = time.monotonic() + self._timeout

@@ -32,6 +32,12 @@ class StorageState(models.Model):
         blank=True,
         help_text=_("When a backfill last found every file on both sides; empty if that is not known to hold."),
     )
+    certified_place = models.TextField(
+        _("certified place"),
+        blank=True,
+        default="",
+        help_text=_("Where the S3 side was then: endpoint, bucket and prefix."),
+    )
     volume_id = models.CharField(_("volume id"), max_length=64, blank=True, default="")
 
     class Meta:

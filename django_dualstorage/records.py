@@ -8,6 +8,7 @@ a failed query would break the caller's transaction.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import socket
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ from django_dualstorage.core.phases import DEFAULT_PHASE, Phase, parse_phase
 from django_dualstorage.exceptions import ConfigurationError, PhaseUnknownError
 
 if TYPE_CHECKING:
-    from django_dualstorage.models import DiscrepancyQuerySet, Run
+    from django_dualstorage.models import DiscrepancyQuerySet, ProcessReport, Run
 
 logger = logging.getLogger("django_dualstorage.phase")
 
@@ -49,22 +50,27 @@ class Known:
     """What the database says about one storage."""
 
     phase: Phase
-    #: A backfill has found every file on both sides, so S3 URLs may be given out.
+    #: A backfill has found every file on both sides, and S3 is where it was then, so S3 URLs may be given out.
     certified: bool = False
     #: The volume that commands have worked with, empty if none has.
     volume_id: str = ""
+    #: Endpoint, bucket and prefix of the last complete backfill, empty if there was none.
+    certified_place: str = ""
 
 
 class Records:
     """The phase of one storage in this process: read at most every few seconds."""
 
-    def __init__(self, alias: str, pinned: Phase | None, volume_id: Callable[[], str] | None) -> None:
+    def __init__(
+        self, alias: str, pinned: Phase | None, volume_id: Callable[[], str] | None, place: Callable[[], str]
+    ) -> None:
         """``volume_id()`` is asked for when the process reports to the fleet, in phases that use the disk; None for a
-        storage that does not report.
+        storage that does not report. ``place()`` tells where the S3 side is, empty if it cannot be told.
         """
         self._alias = alias
         self._pinned = pinned
         self._volume_id = volume_id
+        self._place = place
         self._lock, self._lock_pid = threading.Lock(), os.getpid()
         self._known: Known | None = None
         self._read_at = 0.0
@@ -100,14 +106,19 @@ class Records:
         """Ask the database again at the next call."""
         self._read_at = 0.0
 
+    def withdraw(self) -> None:
+        """Take back what this process has reported: it does not work with the files after all."""
+        withdraw_reports(self._alias)
+        self._reported = None
+
     def _refreshed(self) -> Known:
         try:
             with own_connection() as connection:
                 found = _read_state(connection, self._alias)
                 if self._pinned is not None:
-                    found = Known(self._pinned, found.certified, found.volume_id)
-                if found.phase is Phase.FILESYSTEM and found.certified:
-                    found = _uncertify(connection, self._alias, found)
+                    found = replace(found, phase=self._pinned)
+                if found.certified:
+                    found = self._certified_still(connection, found)
                 self._report(connection, found.phase)
                 return found
         except Exception as error:  # every driver has errors of its own, and a test runner may forbid the database
@@ -126,6 +137,28 @@ class Records:
                 "lose files. Mend the database, or pin the phase the site is in with DUALSTORAGE_PHASE."
             ) from error
 
+    def _certified_still(self, connection: BaseDatabaseWrapper, found: Known) -> Known:
+        """The note "complete" ends for everybody where a process writes elsewhere, or to the disk alone: even if the
+        site comes back, what was saved meanwhile is not there.
+        """
+        uncertified = replace(found, certified=False)
+        if self._volume_id is None:
+            return uncertified  # a storage that goes by the phase of another one, whose note is not about it
+        place = "" if found.phase is Phase.FILESYSTEM else self._place()
+        if place == found.certified_place != "":
+            return found
+        if place or found.phase is Phase.FILESYSTEM:
+            _uncertify(connection, self._alias)
+        if place:
+            logger.warning(
+                "The S3 side of storage %r is at %s now, and the last complete backfill was of %s. url() gives the "
+                "disk's addresses until manage.py dualstorage_backfill has found every file on both sides",
+                self._alias,
+                place,
+                found.certified_place or "a place that an older release did not write down",
+            )
+        return uncertified
+
     def _report(self, connection: BaseDatabaseWrapper, phase: Phase) -> None:
         """Tell the fleet table who we are. A failure costs nothing but a late flip."""
         due = time.monotonic() - self._reported_at >= setting("REPORT_INTERVAL")
@@ -140,7 +173,35 @@ class Records:
             logger.debug("This process could not report its phase: %s", error)
         else:
             self._reported = (phase, os.getpid())
+            _reported.add((self._alias, os.getpid(), str(connection.settings_dict["NAME"])))
         self._reported_at = time.monotonic()
+
+
+#: What this process has reported, and where: alias, process id, name of the database. A child inherits its parent's.
+_reported: set[tuple[str, int, str]] = set()
+
+
+def withdraw_reports(only: str | None = None) -> None:
+    """Remove the lines of this process, or those about one storage, from the fleet table. A failure leaves them."""
+    mine = {entry for entry in _reported if entry[1] == os.getpid() and only in (None, entry[0])}
+    _reported.difference_update(mine)
+    try:
+        # Not from another database, which a test runner may have put in the place of that one.
+        if not any(database == str(connections[setting("DATABASE")].settings_dict["NAME"]) for *_, database in mine):
+            return
+        with own_connection() as connection, connection.cursor() as cursor:
+            for alias, pid, _ in mine:
+                cursor.execute(
+                    f"DELETE FROM {connection.ops.quote_name(REPORT_TABLE)}"  # noqa: S608  a constant
+                    " WHERE alias = %s AND host = %s AND pid = %s",
+                    [alias, socket.gethostname()[:255], pid],
+                )
+    except Exception as error:  # noqa: BLE001  at the end of a process the database may be gone in any way
+        logger.debug("This process could not take its report back: %s", error)
+
+
+# A command that has ended must not count as a process of the site. Killed ones do, for an hour.
+atexit.register(withdraw_reports)
 
 
 def _outside_of_the_event_loop(ask: Callable[[], Known]) -> Known:
@@ -190,11 +251,10 @@ def _read_state(connection: BaseDatabaseWrapper, alias: str) -> Known:
     try:
         table = connection.ops.quote_name(STATE_TABLE)
         with connection.cursor() as cursor:
-            cursor.execute(
-                f"SELECT phase, certified_at, volume_id FROM {table} WHERE alias = %s",  # noqa: S608  a constant
-                [alias],
-            )
-            row = cursor.fetchone()
+            # Not by name: a column that migrate has still to add must not keep the phase from being known.
+            cursor.execute(f"SELECT * FROM {table} WHERE alias = %s", [alias])  # noqa: S608  a constant
+            values = cursor.fetchone()
+            row = values and dict(zip((column[0] for column in cursor.description), values, strict=True))
     except DatabaseError:
         if STATE_TABLE in connection.introspection.table_names():
             raise
@@ -206,22 +266,22 @@ def _read_state(connection: BaseDatabaseWrapper, alias: str) -> Known:
     if row is None:
         return Known(DEFAULT_PHASE)
     try:
-        return Known(parse_phase(row[0]), row[1] is not None, row[2])
+        return Known(
+            parse_phase(row["phase"]), row["certified_at"] is not None, row["volume_id"], row.get("certified_place", "")
+        )
     except ConfigurationError as error:
         raise PhaseUnknownError(
             f"The row of {alias!r} in {STATE_TABLE} cannot be understood: {error} Set it to the phase the site is in."
         ) from error
 
 
-def _uncertify(connection: BaseDatabaseWrapper, alias: str, found: Known) -> Known:
-    """What is written from now on reaches the disk alone, so S3 does not have every file any more."""
+def _uncertify(connection: BaseDatabaseWrapper, alias: str) -> None:
     table = connection.ops.quote_name(STATE_TABLE)
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {table} SET certified_at = NULL WHERE alias = %s",  # noqa: S608  a constant
             [alias],
         )
-    return Known(found.phase, volume_id=found.volume_id)
 
 
 def _write_report(connection: BaseDatabaseWrapper, alias: str, phase: Phase, volume_id: str) -> None:
@@ -254,14 +314,44 @@ def _adapted(connection: BaseDatabaseWrapper, when: datetime) -> Any:
 
 
 def set_phase(alias: str, phase: Phase) -> None:
-    """Write the phase row. What makes a flip safe (one step, a drained journal, the whole fleet) is the caller's."""
+    """Write the phase row. What makes a flip safe (one step, a drained journal, the whole fleet) is the caller's.
+
+    Logs a warning if the phase is pinned to another one, which wins. Raises ConfigurationError for an alias that no
+    storage has, and for what is no phase.
+    """
     from django_dualstorage.models import StorageState
 
+    if not isinstance(phase, Phase):
+        raise ConfigurationError(f"{phase!r} is no Phase. Write Phase.DUAL or Phase('dual'), say.")
+    if alias not in (known := _known_aliases()):
+        raise ConfigurationError(
+            f"No storage has the alias {alias!r}; there are {', '.join(sorted(known))}. One that is built elsewhere "
+            "than in STORAGES is known once it has been used."
+        )
+    pin = settings.STORAGES.get(alias, {}).get("OPTIONS", {}).get("phase") or setting("PHASE")
+    if pin not in (None, phase):
+        logger.warning(
+            "The row of storage %r says %s from now on, but the phase is pinned to %s (phase in OPTIONS, or "
+            "DUALSTORAGE_PHASE), which wins: nothing changes until the pin is taken away",
+            alias,
+            phase,
+            pin,
+        )
     manager = StorageState.objects.using(setting("DATABASE"))
     changes = {"phase": phase.value, "phase_changed_at": timezone.now()}
     # One statement: on SQLite a transaction that reads before it writes fails at once if a process reports meanwhile.
     if not manager.filter(alias=alias).update(**changes):
         manager.create(alias=alias, **changes)
+
+
+def _known_aliases() -> set[str]:
+    from django_dualstorage.models import ProcessReport, StorageState
+
+    known = {"default", *settings.STORAGES}
+    known.update(str(named) for entry in settings.STORAGES.values() if (named := entry.get("OPTIONS", {}).get("alias")))
+    for model in (StorageState, ProcessReport):
+        known.update(model._default_manager.using(setting("DATABASE")).values_list("alias", flat=True).distinct())
+    return known
 
 
 def demand_tables() -> None:
@@ -274,8 +364,8 @@ def demand_tables() -> None:
         raise ConfigurationError(f"The table {STATE_TABLE} cannot be used ({error}). Run manage.py migrate.") from error
 
 
-def set_certified(alias: str, *, complete: bool, phase: Phase, volume_id: str) -> None:
-    """Note whether every file is on both sides, and on which volume the commands work.
+def set_certified(alias: str, *, complete: bool, phase: Phase, volume_id: str, place: str) -> None:
+    """Note whether every file is on both sides, on which volume the commands work and where the S3 side is.
 
     A row that this creates keeps the site in the phase it is in.
     """
@@ -284,8 +374,10 @@ def set_certified(alias: str, *, complete: bool, phase: Phase, volume_id: str) -
     manager = StorageState.objects.using(setting("DATABASE"))
     state, _ = manager.get_or_create(alias=alias, defaults={"phase": phase.value})
     state.certified_at = timezone.now() if complete else None
+    if complete:
+        state.certified_place = place
     state.volume_id = volume_id
-    state.save(using=setting("DATABASE"), update_fields=("certified_at", "volume_id"))
+    state.save(using=setting("DATABASE"), update_fields=("certified_at", "certified_place", "volume_id"))
 
 
 def recorded_phase(alias: str) -> Phase | None:
@@ -299,17 +391,42 @@ def recorded_phase(alias: str) -> Phase | None:
         raise PhaseUnknownError(f"The row of {alias!r} in {STATE_TABLE} cannot be understood: {error}") from error
 
 
-def separate_volumes(alias: str) -> dict[str, set[str]]:
-    """The hosts by volume id, of the processes seen within the last hour. More than one entry is a split site."""
+def certified_place(alias: str) -> str:
+    """Where the S3 side was at the last complete backfill; empty if there was none."""
+    from django_dualstorage.models import StorageState
+
+    states = StorageState.objects.using(setting("DATABASE")).filter(alias=alias)
+    return states.values_list("certified_place", flat=True).first() or ""
+
+
+def separate_volumes(alias: str) -> dict[str, list[ProcessReport]]:
+    """The processes seen within the last hour, by volume id. More than one entry is a split site."""
     from django_dualstorage.models import ProcessReport
 
-    seen: dict[str, set[str]] = {}
+    seen: dict[str, list[ProcessReport]] = {}
     reports = ProcessReport.objects.using(setting("DATABASE")).filter(
         alias=alias, last_seen__gte=timezone.now() - timedelta(hours=1)
     )
-    for report in reports.exclude(volume_id=""):
-        seen.setdefault(report.volume_id, set()).add(report.host)
+    for report in reports.exclude(volume_id="").order_by("host", "pid"):
+        seen.setdefault(report.volume_id, []).append(report)
     return seen
+
+
+def forget_processes(alias: str, volume_id: str) -> int:
+    """Remove the reports of all processes on that volume, and say how many; those that live report again."""
+    from django_dualstorage.models import ProcessReport
+
+    return ProcessReport.objects.using(setting("DATABASE")).filter(alias=alias, volume_id=volume_id).delete()[0]
+
+
+def forget_volume(alias: str) -> int:
+    """Let commands work with whatever volume is at MEDIA_ROOT, from the next one on, and say for how many storages.
+
+    What a site that has moved its files to another disk runs once. ``certified_at`` stays.
+    """
+    from django_dualstorage.models import StorageState
+
+    return StorageState.objects.using(setting("DATABASE")).filter(alias=alias).update(volume_id="")
 
 
 # -- what a command does, while it does it -----------------------------------------------------------------------------

@@ -68,6 +68,30 @@ def _fill_in(storage: Any, provider: Provider) -> None:
         storage.client_config = storage.client_config.merge(Config(**changes))
 
 
+def endpoint_of(storage: Any) -> str | None:
+    """The address that is configured, in the settings, the environment or the profile; None leaves it to Amazon.
+
+    Raises BotoCoreError for a profile that cannot be used.
+    """
+    from botocore.configprovider import ConfiguredEndpointProvider
+    from botocore.session import Session
+
+    if storage.endpoint_url is not None:
+        return str(storage.endpoint_url)
+    session = Session(profile=storage.session_profile)
+    if session.get_config_variable("ignore_configured_endpoint_urls"):
+        return None
+    found = ConfiguredEndpointProvider(session.full_config, session.get_scoped_config(), "s3").provide()
+    return None if found is None else str(found)
+
+
+def place_of(storage: Any) -> str:
+    """Where the objects are: endpoint, bucket and prefix as one text without credentials. Asks nobody."""
+    endpoint = endpoint_of(storage) or "s3://"  # a bucket's name is unique in all of Amazon's regions
+    scheme, _, host = endpoint.partition("://")
+    return f"{scheme}://{host.rpartition('@')[2].rstrip('/')}/{storage.bucket_name}/{storage.location.strip('/')}"
+
+
 def makes_plain_urls(storage: Any) -> bool:
     """Whether ``url()`` is django-storages' own, so that a presigned URL can be built without it."""
     return type(storage).url is S3Storage.url and type(storage)._normalize_name is S3Storage._normalize_name

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import SuspiciousFileOperation
 from django.core.files.storage import FileSystemStorage
@@ -14,7 +16,7 @@ from django.utils.module_loading import import_string
 
 from django_dualstorage import conf, s3storage
 from django_dualstorage.core.names import is_reserved
-from django_dualstorage.core.phases import Policy, policy_of
+from django_dualstorage.core.phases import DEFAULT_PHASE, Policy, policy_of
 from django_dualstorage.journal import Journal
 from django_dualstorage.locks import NameLocks
 from django_dualstorage.protocol.pair import Pair
@@ -23,6 +25,8 @@ from django_dualstorage.redaction import without_secrets
 from django_dualstorage.sides.capabilities import Capabilities
 from django_dualstorage.sides.filesystem import FilesystemSide
 from django_dualstorage.sides.s3 import S3Side
+
+logger = logging.getLogger("django_dualstorage.phase")
 
 DEFAULT_ALIAS = "default"
 
@@ -101,6 +105,7 @@ class WiredStorage(FileSystemStorage):
         """Both sides, the journal and the locks. Raises ConfigurationError."""
         pair = self._pair
         if pair is None or pair.local.root != self.root:
+            _warn_if_not_installed()
             pair = self._pair = self._new_pair()
             self._records = None
         return pair
@@ -110,7 +115,7 @@ class WiredStorage(FileSystemStorage):
         """This storage's phase in the database."""
         if self._records is None:
             reports = None if self.alias is None else lambda: self.volume_id
-            self._records = Records(self.alias or DEFAULT_ALIAS, self.options.phase, reports)
+            self._records = Records(self.alias or DEFAULT_ALIAS, self.options.phase, reports, self._place_if_known)
         return self._records
 
     @property
@@ -118,6 +123,21 @@ class WiredStorage(FileSystemStorage):
         """The id of the volume, empty while it has none: looking and reporting must not make a folder."""
         journal = self.pair.journal
         return journal.volume_id if journal.exists else ""
+
+    @property
+    def place(self) -> str:
+        """Where the S3 side is: endpoint, bucket and prefix, without credentials. Asks nobody.
+
+        Raises ConfigurationError, and what django-storages raises for settings that it cannot use.
+        """
+        return s3storage.place_of(s3storage.build(self.options.s3, self.options.provider))
+
+    def _place_if_known(self) -> str:
+        try:
+            return self.place
+        except Exception as error:  # noqa: BLE001  a site's own S3Storage may raise anything; who needs S3 is told
+            logger.debug("Where the S3 side is cannot be told: %s", type(error).__name__)
+            return ""
 
     @property
     def known(self) -> Known:
@@ -158,6 +178,21 @@ class WiredStorage(FileSystemStorage):
             locks=NameLocks(journal, timeout=options.lock_timeout),
             read_repair=options.read_repair,
             grace=options.grace,
+        )
+
+
+_warned_of_app = False
+
+
+def _warn_if_not_installed() -> None:
+    """Say once that our app is missing; while the apps are still loading nobody can know."""
+    global _warned_of_app
+    if apps.ready and not _warned_of_app and not apps.is_installed("django_dualstorage"):
+        _warned_of_app = True
+        logger.warning(
+            "django_dualstorage is not in INSTALLED_APPS, so there are neither tables for the phase nor commands nor "
+            "checks, and a phase that is not pinned is %s. Add it and run manage.py migrate",
+            DEFAULT_PHASE,
         )
 
 

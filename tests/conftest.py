@@ -20,6 +20,7 @@ from tests.support.lab import Lab
 from tests.support.moto import MotoServer
 from tests.support.proxy import FaultProxy
 from tests.support.seaweed import SeaweedServer
+from tests.support.site import Site, make_site
 
 # A machine that has other work must not fail a test: neither what an example takes nor how long it is to make counts.
 hypothesis_settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -148,3 +149,18 @@ def default_storage(default_options: dict[str, Any]) -> DualWriteStorage:
     storage = storages["default"]
     assert isinstance(storage, DualWriteStorage)
     return storage
+
+
+@pytest.fixture
+def site(
+    tmp_path: Path, media_root: Path, make_storage: MakeStorage, s3_options: dict[str, Any], proxy: FaultProxy
+) -> Site:
+    """A project whose commands run as processes, over the proxy."""
+    options = {
+        "location": str(media_root),
+        "provider": "seaweedfs",
+        "phase": "dual",
+        "read_timeout": 300,
+        "s3": {**s3_options, "endpoint_url": proxy.endpoint_url},
+    }
+    return make_site(tmp_path, make_storage("dual"), options)

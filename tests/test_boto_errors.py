@@ -54,6 +54,13 @@ def test_an_error_tells_what_is_known(error: Exception, kind: type[S3Error], sen
     assert "get_object" in str(found)
 
 
+@pytest.mark.parametrize(
+    ("code", "told"), [("500", "500 to"), ("", "500 to"), ("InternalError", "500 InternalError to")]
+)
+def test_the_status_is_told_once(code: str, told: str) -> None:
+    assert str(translated(client_error(500, code), "head_object", "a")) == f"S3 answered {told} head_object of a: m"
+
+
 def test_an_error_after_a_retry_says_so() -> None:
     assert translated(client_error(412, "PreconditionFailed", retries=1), "put_object", "a").retried
     assert not translated(client_error(412, "PreconditionFailed"), "put_object", "a").retried

@@ -25,7 +25,10 @@ from django.utils import timezone
 from storages.backends.s3 import S3Storage
 
 import django_dualstorage.checks
+from django_dualstorage import records
 from django_dualstorage.checks import check_database
+from django_dualstorage.core.phases import Phase
+from django_dualstorage.core.providers import PROVIDERS
 from django_dualstorage.models import ProcessReport, StorageState
 from django_dualstorage.storage import DualWriteStorage
 from tests.support.proxy import BlackHole, Corrupt, FaultProxy, Refused, Status
@@ -91,7 +94,7 @@ def run(*, deploy: bool = False, databases: list[str] | None = None) -> dict[str
 def _demand_sound(message: CheckMessage) -> None:
     assert message.id in IDS
     assert message.level == (ERROR if "E" in str(message.id) else WARNING)
-    assert str(message.hint).endswith(f"See docs: checks, {message.id}")
+    assert str(message.hint).endswith(f"See docs/checks.rst, {message.id}")
     text = f"{message}{message!r}"
     assert ACCESS_KEY not in text
     assert "sentinel-of" not in text
@@ -156,7 +159,7 @@ def test_a_number_is_used_once() -> None:
 def test_every_id_has_a_section_in_the_documentation_and_no_other_has() -> None:
     documentation = (ROOT / "docs" / "checks.rst").read_text()
     labels = re.findall(r"^\.\. _dualstorage-([ew]\d{3}):\n\n(\S+)", documentation, re.MULTILINE)
-    assert [title for _, title in labels] == sorted(IDS, key=lambda check_id: check_id[-3:])
+    assert sorted(title for _, title in labels) == IDS
     assert [f"dualstorage.{label.upper()}" for label, _ in labels] == [title for _, title in labels]
 
 
@@ -233,7 +236,7 @@ def test_plain_check_asks_neither_s3_nor_the_instance_role(
     [
         ({"bucket_name": "media", **KEYS}, "no option 'bucket_name'"),
         ({"provider": "gcs"}, "'gcs' is not a provider"),
-        ({"phase": "both"}, "'both' is not a phase"),
+        ({"phase": "both"}, "The option 'phase' cannot be used: 'both' is not a phase"),
         ({"grace": "900"}, "'grace' must be int or float"),
         ({"provider": SECRET_KEY, "s3": KEYS}, "'***' is not a provider"),
     ],
@@ -250,7 +253,29 @@ def test_options_that_cannot_be_used(site: Site, options: dict[str, Any], told: 
 def test_a_setting_that_cannot_be_used(site: Site, settings: Settings) -> None:
     settings.DUALSTORAGE_PHASE = "both"
     site(s3=BUCKET)
-    assert "'both' is not a phase" in run()["dualstorage.E001"].msg
+    assert "The setting DUALSTORAGE_PHASE cannot be used: 'both' is not a phase" in run()["dualstorage.E001"].msg
+
+
+@produces("dualstorage.E005")
+def test_an_address_that_is_none(site: Site, settings: Settings) -> None:
+    settings.AWS_S3_ENDPOINT_URL = f"minio:{PASSWORD}@host"
+    site(s3={**BUCKET, **KEYS})
+    assert "AWS_S3_ENDPOINT_URL must be a URL" in run()["dualstorage.E005"].msg
+    site(s3={**BUCKET, **KEYS, "endpoint_url": "minio"})
+    assert "the option endpoint_url must be a URL" in run()["dualstorage.E005"].msg
+
+
+@produces("dualstorage.W031")
+@pytest.mark.parametrize(
+    ("name", "told"), [("DUALSTORAGE_PHSE", "Is DUALSTORAGE_PHASE meant?"), ("DUALSTORAGE_XYZ", "docs/settings.rst")]
+)
+def test_a_setting_that_does_not_exist(site: Site, settings: Settings, name: str, told: str) -> None:
+    setattr(settings, name, "mirror")
+    site(s3={**BUCKET, **KEYS})
+    found = run()
+    assert set(found) == {"dualstorage.W031"}
+    assert found["dualstorage.W031"].obj == name
+    assert told in str(found["dualstorage.W031"].hint)
 
 
 class Refusing(DualWriteStorage):
@@ -468,7 +493,7 @@ def test_a_profile_in_options_that_does_not_exist(site: Site) -> None:
 @pytest.mark.parametrize("s3", [{"default_acl": "private"}, {"object_parameters": {"ACL": "private"}}])
 @pytest.mark.parametrize("provider", ["aws", "r2"])
 def test_an_acl_where_new_buckets_refuse_one(site: Site, provider: str, s3: dict[str, Any]) -> None:
-    site(provider=provider, s3={**BUCKET, **KEYS, **s3})
+    site(provider=provider, s3={**BUCKET, **KEYS, "endpoint_url": "https://s3.example.com", **s3})
     found = run()
     assert set(found) == {"dualstorage.W010"}
     assert "'private'" in found["dualstorage.W010"].msg
@@ -527,6 +552,22 @@ def test_overwriting_set_alike_on_both_sides(site: Site, both: bool) -> None:
 def test_an_old_signature(site: Site, s3: dict[str, Any]) -> None:
     site(s3={**BUCKET, **KEYS, **s3})
     assert set(run()) == {"dualstorage.W013"}
+
+
+@produces("dualstorage.E029")
+@pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "aws"])
+def test_a_service_without_its_address(site: Site, monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
+    site(provider=provider, s3={**BUCKET, **KEYS})
+    assert set(run()) == {"dualstorage.E029"}
+    assert provider in run()["dualstorage.E029"].msg
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://s3.example.com")
+    assert run() == {}
+
+
+@pytest.mark.parametrize(("provider", "known"), [("digitalocean", True), ("b2", True), ("minio", False)])
+def test_a_service_whose_address_follows_from_the_region(site: Site, provider: str, known: bool) -> None:
+    site(provider=provider, s3={**BUCKET, **KEYS, "region_name": "sgp1"})
+    assert set(run()) == (set() if known else {"dualstorage.E029"})
 
 
 @produces("dualstorage.W014")
@@ -642,8 +683,15 @@ def test_a_journal_that_cannot_be_made(site: Site, media_root: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_root_does_not_make_the_journal_in_another_users_media_root(site: Site, media_root: Path) -> None:
+def test_root_makes_the_journal_for_the_owner_of_media_root(site: Site, media_root: Path) -> None:
     os.chown(media_root, 65534, 65534)
+    site(s3={**BUCKET, **KEYS})
+    assert run() == {}
+    assert (media_root / ".dualstorage").stat().st_uid == 65534
+
+
+def test_another_user_does_not_make_the_journal(site: Site, media_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
     site(s3={**BUCKET, **KEYS})
     assert run() == {}
     assert not (media_root / ".dualstorage").exists()
@@ -703,7 +751,7 @@ def test_two_storages_that_keep_apart(
 
 @pytest.mark.django_db
 def test_the_database_is_asked_only_on_request(site: Site) -> None:
-    assert getattr(check_database, "tags", None) == (Tags.database,)
+    assert set(getattr(check_database, "tags", ())) == {"dualstorage", Tags.database}
     StorageState.objects.create(alias="default", phase="nonsense")
     site(s3={**BUCKET, **KEYS})
     assert run() == {}
@@ -735,6 +783,16 @@ def test_migrations_that_are_not_applied(site: Site) -> None:
 
 
 @pytest.mark.django_db
+@produces("dualstorage.E024")
+@pytest.mark.parametrize("tag", ["dualstorage", Tags.database])
+def test_both_tags_find_what_the_database_says(site: Site, tag: str) -> None:
+    StorageState.objects.create(alias="default", phase="nonsense")
+    site(s3={**BUCKET, **KEYS})
+    _seen.update(str(found.id) for found in run_checks(tags=[tag], databases=["default"]))
+    assert "dualstorage.E024" not in {found.id for found in run_checks(tags=["dualstorage"])}
+
+
+@pytest.mark.django_db
 def test_tables_made_without_our_migrations(site: Site) -> None:
     site(s3={**BUCKET, **KEYS})
     with override_settings(MIGRATION_MODULES={"dualstorage": None}):
@@ -762,11 +820,14 @@ def _report(host: str, volume: str, age: timedelta = timedelta()) -> None:
 @pytest.mark.parametrize("phase", [None, "filesystem", "mirror", "dual-strict"])
 def test_separate_volumes_while_the_disk_is_the_truth(site: Site, phase: str | None) -> None:
     _report("web-1", "aaaa")
-    _report("web-2", "bbbb")
+    _report("web-2", "bbbb", timedelta(minutes=30))
     site(phase=phase, s3={**BUCKET, **KEYS})
     found = run(databases=["default"])
     assert set(found) == {"dualstorage.E025"}
-    assert "aaaa: web-1; bbbb: web-2" in found["dualstorage.E025"].msg
+    assert "aaaa: web-1 pid 1 0 min ago; bbbb: web-2 pid 1 30 min ago" in found["dualstorage.E025"].msg
+    (command,) = re.findall(r'shell -c "(.+)"', str(found["dualstorage.E025"].hint))
+    exec(command.replace("VOLUME", "bbbb"), {})
+    assert run(databases=["default"]) == {}
 
 
 @pytest.mark.django_db
@@ -792,9 +853,31 @@ def test_one_volume_now_and_another_one_yesterday(site: Site) -> None:
 def test_a_pin_that_differs_from_the_recorded_phase(site: Site) -> None:
     StorageState.objects.create(alias="default", phase="s3")
     site(phase="filesystem", s3={**BUCKET, **KEYS})
-    assert set(run(databases=["default"])) == {"dualstorage.W026"}
+    found = run(databases=["default"])
+    assert set(found) == {"dualstorage.W026"}
+    assert "a leap hides files" in str(found["dualstorage.W026"].hint)
+    site(phase="s3-primary", s3={**BUCKET, **KEYS})
+    assert "this is one step" in str(run(databases=["default"])["dualstorage.W026"].hint)
     site(phase="s3", s3={**BUCKET, **KEYS})
     assert run(databases=["default"]) == {}
+
+
+@pytest.mark.django_db
+@produces("dualstorage.W030")
+def test_a_backfill_of_another_place(site: Site, settings: Settings) -> None:
+    def message(**s3: Any) -> str | None:
+        site(s3={**BUCKET, **KEYS, **s3})
+        return str(found[0].msg) if (found := list(run(databases=["default"]).values())) else None
+
+    assert message() is None
+    place = DualWriteStorage(s3={**BUCKET, **KEYS}).place
+    records.set_certified("default", complete=True, phase=Phase.DUAL, volume_id="", place=place)
+    assert message() is None
+    assert message(location="elsewhere/") == (
+        "The last complete backfill was of s3:///media-production/, and the S3 side is at "
+        "s3:///media-production/elsewhere now."
+    )
+    assert message(endpoint_url=f"https://me:{PASSWORD}@s3.example.com") is not None
 
 
 @pytest.mark.django_db
@@ -858,7 +941,7 @@ def test_a_server_that_refuses(site: Site, s3_options: dict[str, Any], wrong: di
         (Status(400, "AccessControlListNotSupported"), "Remove AWS_DEFAULT_ACL"),
         (Status(403, "RequestTimeTooSkewed"), "clock"),
         (Status(400, "SomethingElse"), "look up what"),
-        (Status(503), "Check the endpoint"),
+        (Status(503), "S3 answered, so"),
         (Refused(), "Check the endpoint"),
         (BlackHole(), "Check the endpoint"),
     ],

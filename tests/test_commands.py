@@ -40,7 +40,7 @@ def test_backfill_says_what_it_did(default_storage: DualWriteStorage) -> None:
     assert "1  adopted" in ran.out
     assert "1  uploaded" in ran.out
     assert "2 files in" in ran.out
-    assert "1 objects on S3 belong to no local file" in ran.out
+    assert "1 object on S3 without a local file" in ran.out
     assert "Every file is on S3." in ran.out
     assert "Every file there is on S3." in dualstorage("backfill", "--prefix", "b/", "--workers", "1").out
 
@@ -107,10 +107,11 @@ def test_unclean_answers_are_pending(
     storage.delete("a.txt")
     ran = dualstorage("repair")
     assert ran.code == 0
-    assert "1 names with hints looked at" in ran.out
+    assert "1 name with hints looked at" in ran.out
+    assert "1 name must wait" in ran.out
     assert "Run it again in 15 minutes." in ran.out
     write(storage, "a.txt", b"content")
-    assert "1 names wait for manage.py dualstorage_repair." in dualstorage("backfill").out
+    assert "1 name to be looked at by manage.py dualstorage_repair." in dualstorage("backfill").out
 
 
 def test_interrupted_at_once(default_storage: DualWriteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +178,7 @@ def test_plan_says_how_much_and_how_long(default_storage: DualWriteStorage) -> N
     assert dualstorage("backfill").code == 0
     write(default_storage, "b.txt")
     dry = dualstorage("backfill", "--dry-run")
-    assert "A run would copy 1 files, 7 B." in dry.out
+    assert "A run would copy 1 file, 7 B." in dry.out
     assert re.search(r"At the speed of the last run that takes about \d+ s\.", dry.out)
     assert dualstorage("backfill", "--dry-run", "--json").code == 0
 
@@ -198,7 +199,7 @@ def test_reverse_brings_files_home(default_storage: DualWriteStorage) -> None:
     ran = dualstorage("backfill", "--reverse")
     assert ran.code == 0
     assert "1  brought-home" in ran.out
-    assert "1 local files are not on S3" in ran.out
+    assert "1 local file not on S3" in ran.out
     assert "The disk has every file that S3 has there." in ran.out
 
 

@@ -10,72 +10,20 @@ import select
 import signal
 import struct
 import subprocess
-import sys
 import termios
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from django_dualstorage.hints import Kind
-from django_dualstorage.storage import DualWriteStorage
-from tests.conftest import MakeStorage
 from tests.support.asserts import assert_sides_equal, on_s3
 from tests.support.proxy import FaultProxy, Slow
+from tests.support.site import DEADLINE, Site
 
-ROOT = Path(__file__).parents[1]
 FILES = 30
-DEADLINE = 120.0
-
-SETTINGS = """
-from tests.settings import *
-
-DATABASES = {{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": {database!r}}}}}
-STORAGES = {{"default": {{"BACKEND": "django_dualstorage.storage.DualWriteStorage", "OPTIONS": {options!r}}}}}
-"""
-
-
-@dataclass
-class Site:
-    """A project of its own with the tables made."""
-
-    environment: dict[str, str]
-    storage: DualWriteStorage
-
-    def start(self, *args: str, **how: Any) -> subprocess.Popen[str]:
-        how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **how}
-        return subprocess.Popen([sys.executable, "-m", "django", *args], env=self.environment, cwd=ROOT, **how)
-
-    def run(self, *args: str) -> tuple[int, str, str]:
-        process = self.start(*args)
-        out, err = process.communicate(timeout=DEADLINE)
-        return process.returncode, out, err
-
-
-@pytest.fixture
-def site(
-    tmp_path: Path, media_root: Path, make_storage: MakeStorage, s3_options: dict[str, Any], proxy: FaultProxy
-) -> Site:
-    options = {
-        "location": str(media_root),
-        "provider": "seaweedfs",
-        "phase": "dual",
-        "read_timeout": 300,
-        "s3": {**s3_options, "endpoint_url": proxy.endpoint_url},
-    }
-    (tmp_path / "site_settings.py").write_text(SETTINGS.format(database=str(tmp_path / "db.sqlite3"), options=options))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT))),
-        "DJANGO_SETTINGS_MODULE": "site_settings",
-    }
-    site = Site(environment, make_storage("dual"))
-    code, _, err = site.run("migrate", "dualstorage", "-v0")
-    assert code == 0, err
-    return site
 
 
 @pytest.fixture
@@ -200,6 +148,30 @@ def test_bar_is_on_a_terminal_only(site: Site, tree: None) -> None:
     code, out, err = site.run("dualstorage_backfill", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["counts"] == {"certified": FILES}
+
+
+def test_problem_is_on_the_terminal_once(site: Site) -> None:
+    os.mkfifo(Path(site.storage.location, "pipe"))
+    ours, theirs = pty.openpty()
+    process = site.start("dualstorage_backfill", stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while select.select([ours], [], [], DEADLINE)[0]:
+            shown += os.read(ours, 4096)
+    except OSError:  # the other end is closed
+        pass
+    finally:
+        os.close(ours)
+    assert process.wait(DEADLINE) == 1
+    assert shown.count(b"is a socket, pipe or device") == 1, shown
+    assert b"named above" in shown
+    process = site.start("dualstorage_backfill", "-v0", stderr=subprocess.STDOUT)  # as cron does
+    assert process.communicate(timeout=DEADLINE)[0].count("is a socket, pipe or device") == 1
+    code, out, err = site.run("dualstorage_backfill")  # a report of its own names it, too
+    assert code == 1
+    assert "pipe: is a socket" in out
+    assert "pipe: special: is a socket" in err
 
 
 def test_exit_codes_of_a_shell(site: Site) -> None:

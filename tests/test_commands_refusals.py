@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from django_dualstorage.hints import Kind
+from django_dualstorage.models import ProcessReport, StorageState
 from django_dualstorage.storage import DualWriteStorage
 from tests.support.asserts import on_s3
 from tests.support.backfills import write
@@ -57,6 +59,32 @@ def test_other_volume_is_refused(default_storage: DualWriteStorage, name: str, m
     assert ran.code == 3
     assert "0" * 32 in ran.err
     assert "mounted" in ran.err
+    assert not ProcessReport.objects.filter(alias="default").exists()
+    StorageState.objects.create(alias="default", volume_id="0" * 32)
+    (command,) = re.findall(r'shell -c "(.+)"', ran.err)
+    exec(command, {})
+    assert StorageState.objects.get().volume_id == ""
+
+
+def test_journal_that_is_not_permitted_is_not_another_volume(
+    default_storage: DualWriteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = default_storage.known
+    object.__setattr__(known, "volume_id", "0" * 32)
+    monkeypatch.setattr(default_storage.records, "known", lambda: known)
+    stat, key = os.stat, os.path.join(default_storage.pair.journal.root, "key")
+
+    def refusing(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        if path == key:
+            raise PermissionError(13, "Permission denied")
+        return stat(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    ran = dualstorage("backfill")
+    assert ran.code == 3
+    assert "Permission denied" in ran.err
+    assert "chown -R" in ran.err
+    assert "volume" not in ran.err
 
 
 @pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["real", "dry"])
@@ -104,7 +132,8 @@ def test_database_without_our_tables_is_told_before_anything_is_copied(default_s
     assert ran.code == 4
     assert "manage.py migrate" in ran.err
     assert not on_s3(default_storage)
-    assert dualstorage("backfill", "--dry-run").code == 0
+    rehearsed = dualstorage("backfill", "--dry-run")
+    assert (rehearsed.code, rehearsed.err) == (ran.code, ran.err)
 
 
 def test_damaged_hint_is_named(default_storage: DualWriteStorage) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_dualstorage.engine.concurrency import Controller, Gate
+from django_dualstorage.engine.concurrency import Controller, Pace
 from django_dualstorage.exceptions import S3Error, S3NotFoundError, S3TransientError
 
 
@@ -74,30 +74,6 @@ def test_it_stays_between_its_bounds(maximum: int, minimum: int, events: list[tu
         assert minimum <= controller.limit <= max(minimum, maximum)
 
 
-def test_the_gate_lets_in_as_many_as_it_may() -> None:
-    gate = Gate(Controller(3, start=3))
-    inside, most = 0, 0
-    lock = threading.Lock()
-
-    def work() -> None:
-        nonlocal inside, most
-        with gate.passing(1):
-            with lock:
-                inside += 1
-                most = max(most, inside)
-            time.sleep(0.01)
-            with lock:
-                inside -= 1
-
-    threads = [threading.Thread(target=work) for _ in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
-    assert not any(thread.is_alive() for thread in threads)
-    assert most == 3
-
-
 @pytest.mark.parametrize(
     ("error", "limit"),
     [
@@ -110,10 +86,45 @@ def test_the_gate_lets_in_as_many_as_it_may() -> None:
         (ValueError("a mistake"), 8),
     ],
 )
-def test_the_gate_hears_what_the_server_says(error: Exception, limit: int) -> None:
-    gate = Gate(Controller(64, start=8))
-    with pytest.raises(type(error)), gate.passing():
-        raise error
-    assert gate.limit == limit
-    with gate.passing():
-        pass
+def test_the_pace_hears_what_the_server_says(error: Exception, limit: int) -> None:
+    pace = Pace(Controller(64, start=8))
+    pace.begin()
+    pace.end(0, error)
+    assert pace.limit() == limit
+
+
+def test_bytes_on_their_way_are_bounded_and_one_that_is_larger_goes_alone() -> None:
+    pace = Pace(Controller(64), room=100)
+    lock, most, now, sizes = threading.Lock(), 0, 0, [40, 70, 150, 10, 60, 99, 1, 150]
+
+    def send(size: int) -> None:
+        nonlocal most, now
+        pace.begin(size)
+        with lock:
+            now += size
+            most = max(most, now if now != size else 0)
+        time.sleep(0.01)
+        with lock:
+            now -= size
+        pace.end(size)
+
+    threads = [threading.Thread(target=send, args=[size]) for size in sizes * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+    assert 0 < most <= 100
+
+
+def test_a_short_run_does_not_spend_itself_on_growing() -> None:
+    """10,000 requests of 20 ms: one after the other they would take more than three minutes."""
+    limits = run(Controller(128), lambda limit: limit / 0.02, 2)
+    assert limits[-1] == 128
+
+
+def test_it_doubles_no_further_than_it_pays() -> None:
+    """One processor does it all, and more threads are only in each other's way."""
+    limits = run(Controller(128), lambda limit: 5000 / (1 + limit / 20), 3)
+    assert max(limits) <= 8
+    assert limits[-1] <= 4

@@ -16,17 +16,18 @@ import pytest
 from django.core.files.base import ContentFile
 from django.core.files.uploadedfile import TemporaryUploadedFile
 
-from django_dualstorage.core.report import Outcome
+from django_dualstorage.core.report import FileResult, Outcome
 from django_dualstorage.engine.objectstore import Source
 from django_dualstorage.exceptions import S3Error, S3PreconditionError, S3TransientError
 from django_dualstorage.hints import Kind
 from django_dualstorage.operations.backfill import Backfill
+from django_dualstorage.operations.copying import Copying
 from django_dualstorage.operations.gate import RefusedError
 from django_dualstorage.protocol import read as reading
 from django_dualstorage.protocol.reconcile import reconcile
 from django_dualstorage.storage import DualWriteStorage
 from tests.conftest import MakeStorage
-from tests.support.asserts import assert_sides_equal, hint, never_stop, put_object, repaired
+from tests.support.asserts import assert_sides_equal, hint, ignore, never_stop, on_s3, put_object, repaired
 from tests.support.fork import run_in_child
 
 
@@ -105,19 +106,25 @@ def test_part_from_elsewhere_is_refused(make_storage: MakeStorage, monkeypatch: 
 
 
 @pytest.mark.django_db
-def test_backfill_ends_when_s3_becomes_the_truth_under_its_hands(make_storage: MakeStorage) -> None:
+def test_backfill_ends_when_s3_becomes_the_truth_under_its_hands(
+    make_storage: MakeStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     storage = make_storage("dual")
     for number in range(3):
         Path(storage.location, f"{number}.txt").write_bytes(b"old")
         os.utime(Path(storage.location, f"{number}.txt"), (1, 1))
     later = make_storage("s3")
-    run = Backfill(storage, workers=1)
+    original = Copying.to_s3
 
-    def flip(result: object) -> None:
-        storage._records = later.records
+    def then_flip(self: Copying, one: Any) -> FileResult:
+        result = original(self, one)
+        storage._records = later.records  # in the worker, before it takes the next file
+        return result
 
+    monkeypatch.setattr(Copying, "to_s3", then_flip)
     with pytest.raises(RefusedError, match="S3 is the truth"):
-        run.run(never_stop(), flip)
+        Backfill(storage, workers=1).run(never_stop(), ignore)
+    assert len(on_s3(storage)) == 1
 
 
 def test_read_does_not_serve_what_a_repair_removed_meanwhile(

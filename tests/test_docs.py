@@ -17,7 +17,7 @@ from django.core.management.base import BaseCommand
 from django.db import connection
 
 from django_dualstorage import records
-from django_dualstorage.conf import DualStorageConf, resolve
+from django_dualstorage.conf import DualStorageConf
 from django_dualstorage.core import steps
 from django_dualstorage.core.differences import Difference
 from django_dualstorage.core.phases import LADDER, Phase, safe_together
@@ -27,6 +27,8 @@ from django_dualstorage.core.steps import Step
 from django_dualstorage.management import base
 from django_dualstorage.management.commands import dualstorage_backfill, dualstorage_repair, dualstorage_verify
 from django_dualstorage.operations.verify import Verification, Wanted
+from django_dualstorage.storage import DualWriteStorage
+from tests.support.commands import dualstorage
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.rst"
@@ -123,18 +125,21 @@ def test_every_json_block_is_json(path: Path) -> None:
         json.loads(block)
 
 
-@pytest.mark.parametrize("path", [README, ROOT / "docs" / "quickstart.rst"], ids=_name)
+@pytest.mark.parametrize(
+    "path", [README, *(ROOT / "docs" / f"{name}.rst" for name in ("quickstart", "settings"))], ids=_name
+)
 def test_the_settings_that_a_newcomer_copies_can_be_used(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("USE_S3", "USE_MINIO", "USE_DO_SPACES", "AWS_STORAGE_BUCKET_NAME", "DUALSTORAGE_PHASE"):
         monkeypatch.delenv(name, raising=False)
     found = [block for block in blocks(path.read_text(), "python") if "STORAGES" in block]
     assert found
     for block in found:
-        settings: dict[str, Any] = {"INSTALLED_APPS": [], "STORAGES": {}}
+        settings: dict[str, Any] = {"INSTALLED_APPS": []}  # startproject writes no STORAGES
         exec(block, settings)
         entry = settings["STORAGES"]["default"]
+        assert settings["STORAGES"].keys() == {"default", "staticfiles"}
         assert entry["BACKEND"] == "django_dualstorage.storage.DualWriteStorage"
-        assert resolve(entry.get("OPTIONS", {}))
+        assert DualWriteStorage(**entry.get("OPTIONS", {}))
         assert settings.get("DUALSTORAGE_PHASE", "mirror") == "mirror"
 
 
@@ -147,20 +152,24 @@ def test_the_statements_about_the_tables_run() -> None:
             cursor.execute(block)
         cursor.execute("SELECT alias, phase FROM dualstorage_storagestate")
         assert cursor.fetchall() == [("default", "dual")]
-        assert records.Records("default", None, str).known().phase is Phase.DUAL
+        assert records.Records("default", None, str, str).known().phase is Phase.DUAL
 
 
 @pytest.mark.django_db
-def test_the_names_that_only_s3_has_are_printed(
+def test_the_names_that_only_s3_has_are_told(
     media_root: Path, default_options: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     default_options["phase"] = "mirror"
     for name in ("kept.txt", "lost.txt"):
         default_storage.save(name, ContentFile(b"content"))
     (media_root / "lost.txt").unlink()
-    run(page("phases"), "list_all")
+    assert "dualstorage_verify --json" in page("phases")
+    found = json.loads(dualstorage("verify", "--json").out)["discrepancies"]
+    assert [row["name"] for row in found if row["kind"] == "missing-locally"] == ["lost.txt"]
+    assert dualstorage("backfill", "--reverse", "--prefix", "lost.txt").code == 0
+    assert (media_root / "lost.txt").read_bytes() == b"content"
     run(page("phases"), "journal.count")
-    assert capsys.readouterr().out == "lost.txt\n0\n"
+    assert capsys.readouterr().out == "0\n"
 
 
 # -- the README --------------------------------------------------------------------------------------------------------
@@ -175,7 +184,7 @@ def test_the_readme_begins_with_the_two_commands() -> None:
 
 def test_the_readme_says_what_is_not_there() -> None:
     planned = section(README.read_text(), "What 0.1 has, and what it has not").partition("Planned and not here")[2]
-    for word in ("verif", "cut over", "roll back", "prune", "status", "provision", "cost", "admin", "media links"):
+    for word in ("cut over", "roll back", "prune", "status", "provision", "cost", "admin", "media links"):
         assert word in planned
 
 

@@ -62,8 +62,8 @@ def test_links_to_files_are_files_and_links_to_folders_are_told(tmp_path: Path) 
     (tmp_path / "folder-link").symlink_to("folder")
     (tmp_path / "folder" / "loop").symlink_to("..")
     names, problems = walked(tmp_path)
-    assert names == ["a", "broken-link", "file-link", "folder/b"]
-    assert problems == {"folder-link": Outcome.SYMLINK, "folder/loop": Outcome.SYMLINK}
+    assert names == ["a", "file-link", "folder/b"]
+    assert problems == dict.fromkeys(("broken-link", "folder-link", "folder/loop"), Outcome.SYMLINK)
 
 
 def test_what_is_no_file_and_names_that_are_no_text_are_told(tmp_path: Path) -> None:

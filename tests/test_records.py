@@ -14,7 +14,7 @@ from django.test import override_settings
 
 from django_dualstorage import records
 from django_dualstorage.core.phases import Phase
-from django_dualstorage.exceptions import PhaseUnknownError
+from django_dualstorage.exceptions import ConfigurationError, PhaseUnknownError
 from django_dualstorage.models import ProcessReport, StorageState
 from django_dualstorage.records import Known, Records, set_certified, set_phase
 from tests.support.databases import ALIAS, DATABASES, connected, migrate, sqlite
@@ -22,7 +22,8 @@ from tests.support.databases import ALIAS, DATABASES, connected, migrate, sqlite
 
 @pytest.fixture
 def _unblocked(django_db_blocker: Any) -> Iterator[None]:
-    with django_db_blocker.unblock(), override_settings(DUALSTORAGE_DATABASE=ALIAS):
+    storages = {**settings.STORAGES, "media": {"BACKEND": "nowhere.Media"}, "other": {"BACKEND": "nowhere.Other"}}
+    with django_db_blocker.unblock(), override_settings(DUALSTORAGE_DATABASE=ALIAS, STORAGES=storages):
         yield
 
 
@@ -42,7 +43,7 @@ def _database(request: pytest.FixtureRequest, _unblocked: None, tmp_path: Path) 
 
 
 def made(alias: str = "media", pinned: Phase | None = None, volume_id: Callable[[], str] = lambda: "v1") -> Records:
-    return Records(alias, pinned, volume_id)
+    return Records(alias, pinned, volume_id, lambda: "here")
 
 
 def reports() -> list[tuple[str, int, str, str]]:
@@ -63,14 +64,42 @@ def test_the_row_tells_phase_certificate_and_volume() -> None:
     set_phase("other", Phase.MIRROR)
     assert made().known() == Known(Phase.S3_PRIMARY)
     assert made("other").known() == Known(Phase.MIRROR)
-    set_certified("media", complete=True, phase=Phase.DUAL, volume_id="v1")
-    assert made().known() == Known(Phase.S3_PRIMARY, certified=True, volume_id="v1")
-    set_certified("media", complete=False, phase=Phase.DUAL, volume_id="v2")
-    assert made().known() == Known(Phase.S3_PRIMARY, certified=False, volume_id="v2")
-    set_certified("new", complete=True, phase=Phase.DUAL_STRICT, volume_id="v1")
-    assert made("new").known() == Known(Phase.DUAL_STRICT, certified=True, volume_id="v1")
+    set_certified("media", complete=True, phase=Phase.DUAL, volume_id="v1", place="here")
+    assert made().known() == Known(Phase.S3_PRIMARY, certified=True, volume_id="v1", certified_place="here")
+    set_certified("media", complete=False, phase=Phase.DUAL, volume_id="v2", place="here")
+    assert made().known() == Known(Phase.S3_PRIMARY, certified=False, volume_id="v2", certified_place="here")
+    set_certified("new", complete=True, phase=Phase.DUAL_STRICT, volume_id="v1", place="here")
+    assert made("new").known() == Known(Phase.DUAL_STRICT, certified=True, volume_id="v1", certified_place="here")
     assert records.recorded_phase("new") is Phase.DUAL_STRICT
     assert records.recorded_phase("nobody") is None
+
+
+@pytest.mark.usefixtures("_file")
+@pytest.mark.parametrize(
+    ("alias", "phase", "told"),
+    [
+        ("medai", Phase.DUAL, r"No storage has the alias 'medai'; there are default, elsewhere, media, other"),
+        ("media", "dual", r"'dual' is no Phase. Write Phase.DUAL"),
+    ],
+)
+def test_a_slip_in_setting_the_phase_is_told(alias: str, phase: Any, told: str) -> None:
+    migrate()
+    Records("elsewhere", None, str, str).known()
+    with pytest.raises(ConfigurationError, match=told):
+        set_phase(alias, phase)
+    assert not StorageState.objects.using(ALIAS).exists()
+    set_phase("elsewhere", Phase.DUAL)
+
+
+@pytest.mark.usefixtures("_file")
+def test_who_sets_a_pinned_phase_is_told_that_the_pin_wins(caplog: pytest.LogCaptureFixture) -> None:
+    migrate()
+    with override_settings(DUALSTORAGE_PHASE="mirror"):
+        set_phase("media", Phase.MIRROR)
+        assert not caplog.records
+        set_phase("media", Phase.DUAL)
+    assert "pinned to mirror" in caplog.text
+    assert records.recorded_phase("media") is Phase.DUAL
 
 
 @pytest.mark.usefixtures("_database")
@@ -88,16 +117,53 @@ def test_a_phase_is_kept_for_a_while_and_may_be_forgotten() -> None:
 
 @pytest.mark.usefixtures("_database")
 def test_a_pinned_phase_goes_before_the_row() -> None:
-    set_certified("media", complete=True, phase=Phase.S3, volume_id="v1")
-    assert made(pinned=Phase.MIRROR).known() == Known(Phase.MIRROR, certified=True, volume_id="v1")
+    set_certified("media", complete=True, phase=Phase.S3, volume_id="v1", place="here")
+    assert made(pinned=Phase.MIRROR).known() == Known(
+        Phase.MIRROR, certified=True, volume_id="v1", certified_place="here"
+    )
     assert reports()[0][2] == "mirror"
 
 
 @pytest.mark.usefixtures("_database")
 def test_a_certificate_ends_where_the_disk_alone_is_written() -> None:
-    set_certified("media", complete=True, phase=Phase.FILESYSTEM, volume_id="v1")
-    assert made().known() == Known(Phase.FILESYSTEM, certified=False, volume_id="v1")
+    set_certified("media", complete=True, phase=Phase.FILESYSTEM, volume_id="v1", place="here")
+    assert made().known() == Known(Phase.FILESYSTEM, certified=False, volume_id="v1", certified_place="here")
     assert StorageState.objects.using(ALIAS).get(alias="media").certified_at is None
+
+
+@pytest.mark.usefixtures("_database")
+def test_a_certificate_ends_for_everybody_where_s3_is_at_another_place(caplog: pytest.LogCaptureFixture) -> None:
+    def certified(place: str, **also: Any) -> bool:
+        return (
+            Records("media", also.get("pinned"), also.get("volume_id", lambda: "v1"), lambda: place).known().certified
+        )
+
+    set_certified("media", complete=True, phase=Phase.DUAL, volume_id="v1", place="there")
+    assert not certified("")  # an S3 side that cannot be configured writes nowhere
+    assert not certified("here", volume_id=None)  # nor does a storage without an alias speak for this one
+    assert not certified("there", volume_id=None, pinned=Phase.FILESYSTEM)
+    assert certified("there")
+    assert not certified("here")
+    assert "there" in caplog.text
+    assert "dualstorage_backfill" in caplog.text
+    # What was saved at the other place meanwhile is not at this one.
+    assert not certified("there")
+
+
+@pytest.mark.usefixtures("_database")
+def test_a_certificate_that_does_not_say_of_which_place_does_not_count() -> None:
+    set_certified("media", complete=True, phase=Phase.DUAL, volume_id="v1", place="")
+    assert not made().known().certified
+
+
+@pytest.mark.usefixtures("_file")
+def test_a_table_that_lacks_the_newest_column_tells_the_phase(tmp_path: Path) -> None:
+    migrate()
+    set_phase("media", Phase.MIRROR)
+    with connections[ALIAS].cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {records.STATE_TABLE} DROP COLUMN certified_place")
+        cursor.execute(f"UPDATE {records.STATE_TABLE} SET certified_at = '2026-01-01'")
+    assert made().known() == Known(Phase.MIRROR)
 
 
 @pytest.mark.usefixtures("_database")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
+from django.db import connections
 from django.test import override_settings
 from django.utils import timezone
 
@@ -26,7 +30,8 @@ from tests.support.fork import run_in_child
 
 @pytest.fixture
 def _unblocked(django_db_blocker: Any) -> Iterator[None]:
-    with django_db_blocker.unblock(), override_settings(DUALSTORAGE_DATABASE=ALIAS):
+    storages = {**settings.STORAGES, "media": {"BACKEND": "nowhere.Media"}, "other": {"BACKEND": "nowhere.Other"}}
+    with django_db_blocker.unblock(), override_settings(DUALSTORAGE_DATABASE=ALIAS, STORAGES=storages):
         yield
 
 
@@ -46,12 +51,17 @@ def _database(request: pytest.FixtureRequest, _unblocked: None, tmp_path: Path) 
 
 
 def made(alias: str = "media", pinned: Phase | None = None, volume_id: Callable[[], str] = lambda: "v1") -> Records:
-    return Records(alias, pinned, volume_id)
+    return Records(alias, pinned, volume_id, lambda: "here")
 
 
 def reports() -> list[tuple[str, int, str, str]]:
     found = ProcessReport.objects.using(ALIAS).order_by("id")
     return [(report.alias, report.pid, report.phase, report.volume_id) for report in found]
+
+
+def volumes() -> dict[str, list[str]]:
+    found = records.separate_volumes("media")
+    return {volume: [report.host for report in reports] for volume, reports in found.items()}
 
 
 every_time = override_settings(DUALSTORAGE_PHASE_TTL=0, DUALSTORAGE_REPORT_INTERVAL=0)
@@ -90,14 +100,66 @@ def test_a_process_that_was_not_seen_for_a_day_is_forgotten() -> None:
 @pytest.mark.usefixtures("_database")
 def test_processes_on_separate_volumes_are_told_apart() -> None:
     made().known()
-    assert records.separate_volumes("media") == {"v1": {socket.gethostname()[:255]}}
+    assert volumes() == {"v1": [socket.gethostname()[:255]]}
     now = timezone.now()
     for host, volume, seen in (("b", "v2", now), ("c", "", now), ("d", "v3", now - timedelta(hours=2))):
         ProcessReport.objects.using(ALIAS).create(
             alias="media", host=host, pid=1, phase="dual", volume_id=volume, last_seen=seen
         )
-    assert records.separate_volumes("media") == {"v1": {socket.gethostname()[:255]}, "v2": {"b"}}
+    assert volumes() == {"v1": [socket.gethostname()[:255]], "v2": ["b"]}
     assert records.separate_volumes("other") == {}
+
+
+@every_time
+@pytest.mark.usefixtures("_database")
+def test_a_process_takes_back_what_it_has_reported_and_nothing_else() -> None:
+    other = {"alias": "media", "host": "b", "pid": os.getpid(), "phase": "dual", "volume_id": "v1"}
+    ProcessReport.objects.using(ALIAS).create(**other, last_seen=timezone.now())
+    known = made()
+    known.known()
+    made("other").known()
+    known.withdraw()
+    assert [report[0] for report in reports()] == ["media", "other"]
+    known.known()
+    assert len(reports()) == 3
+    records.withdraw_reports()
+    assert ProcessReport.objects.using(ALIAS).get().host == "b"
+    records.withdraw_reports()
+
+
+@every_time
+@pytest.mark.usefixtures("_file")
+def test_a_process_that_ends_without_its_database_just_ends(caplog: pytest.LogCaptureFixture) -> None:
+    migrate()
+    made().known()
+    with connections[ALIAS].cursor() as cursor:
+        cursor.execute(f"DROP TABLE {records.REPORT_TABLE}")
+    records.withdraw_reports()
+    assert caplog.records == []
+
+
+PROCESS = """
+import django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["django_dualstorage"],
+    DATABASES={{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": {name!r}}}}},
+)
+django.setup()
+from django_dualstorage.models import ProcessReport
+from django_dualstorage.records import Records
+Records("media", None, lambda: "v1", str).known()
+print(ProcessReport.objects.count())
+"""
+
+
+@pytest.mark.usefixtures("_file")
+def test_a_process_that_ends_does_not_stay_in_the_table(tmp_path: Path) -> None:
+    migrate()
+    process = PROCESS.format(name=str(connections[ALIAS].settings_dict["NAME"]))
+    ran = subprocess.run([sys.executable, "-c", process], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout == "1\n"
+    assert reports() == []
 
 
 @every_time

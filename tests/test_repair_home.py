@@ -8,7 +8,7 @@ import pytest
 from django.core.files.base import ContentFile
 
 from django_dualstorage.core.report import Outcome
-from django_dualstorage.exceptions import S3Error
+from django_dualstorage.exceptions import S3Error, S3TransientError
 from django_dualstorage.operations import repair as module
 from django_dualstorage.operations.gate import RefusedError
 from django_dualstorage.storage import DualWriteStorage
@@ -64,10 +64,21 @@ def test_file_is_kept_while_s3_does_not_answer(make_proxied: MakeStorage, proxy:
     storage = make_proxied("s3-primary")
     Path(storage.location, "a.txt").write_bytes(b"precious")
     hint(storage, "a.txt")
-    proxy.fail(fault, times=None)
+    proxy.fail(fault, key="a.txt", times=None)
     assert repaired(storage).problem_count == 1
+    proxy.fail(fault, times=None)
+    with pytest.raises(S3TransientError):
+        repaired(storage)
     assert Path(storage.location, "a.txt").read_bytes() == b"precious"
     assert storage.pair.journal.count() == 1
+
+
+def test_one_answer_that_goes_wrong_does_not_end_a_repair(make_proxied: MakeStorage, proxy: FaultProxy) -> None:
+    storage = make_proxied("dual")
+    Path(storage.location, "a.txt").write_bytes(b"content")
+    hint(storage, "a.txt")
+    proxy.fail(Status(503), method="GET", times=1)
+    assert repaired(storage).counts == {Outcome.UPLOADED: 1}
 
 
 def test_answer_that_is_cut_short_is_not_brought_home(make_proxied: MakeStorage, proxy: FaultProxy) -> None:

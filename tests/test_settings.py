@@ -11,6 +11,7 @@ import pytest
 from django.conf import settings as site_settings
 from django.test import override_settings
 
+from django_dualstorage import wiring
 from django_dualstorage.conf import OPTION_TYPES, resolve
 from django_dualstorage.core.phases import LADDER, Phase
 from django_dualstorage.core.providers import PROVIDERS
@@ -173,7 +174,7 @@ def test_a_setting_that_must_have_a_value_is_named() -> None:
     [
         ("provider", "gcs", "'gcs' is not a provider; there are aws,"),
         ("phase", "both", "'both' is not a phase; the phases are filesystem,"),
-        ("s3_writes", "later", "s3_writes is 'later'; it can be inline or deferred"),
+        ("s3_writes", "later", "'s3_writes' is 'later'; it can be inline or deferred"),
         ("connect_timeout", 0, "'connect_timeout' must be more than zero, not 0"),
         ("read_timeout", -1.5, "'read_timeout' must be more than zero, not -1.5"),
         ("breaker_failures", 0, "'breaker_failures' must be more than zero"),
@@ -197,17 +198,29 @@ def test_the_s3_part_is_kept_as_it_is_and_never_shows_itself() -> None:
     assert "sentinel" not in repr(dataclasses.replace(options, fsync=True))
 
 
+def test_a_site_that_has_not_installed_the_app_is_told_once(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(wiring, "_warned_of_app", False)
+    assert DualWriteStorage(tmp_path, phase="filesystem").exists("a.txt") is False
+    assert caplog.text == ""
+    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "django_dualstorage"]
+    for _ in range(2):
+        assert DualWriteStorage(tmp_path, phase="filesystem").exists("a.txt") is False
+    assert caplog.text.count("django_dualstorage is not in INSTALLED_APPS") == 1
+
+
 # -- the documentation -------------------------------------------------------------------------------------------------
 
 
-def _documented(kind: str) -> dict[str, str]:
-    """What settings.rst says of each entry of that kind, by its name."""
-    return dict(re.findall(rf"^\.\. {kind}:: (\S+)\n((?:\n|[ ]+.*\n)+)", REFERENCE, re.MULTILINE))
+def _documented() -> dict[str, str]:
+    """What settings.rst says of each option, by its name. GitHub shows these lists, but nothing of Sphinx's."""
+    return dict(re.findall(r"^``([a-z0-9_]+)``\n((?:\n|[ ]+.*\n)+)", REFERENCE, re.MULTILINE))
 
 
 def test_every_option_is_documented_and_no_other() -> None:
     own = {"location", "base_url", "file_permissions_mode", "directory_permissions_mode", "allow_overwrite"}
-    assert set(_documented("confval")) == {*OPTION_TYPES, *own}
+    assert set(_documented()) == {*OPTION_TYPES, *own}
 
 
 def test_every_setting_is_documented_and_no_other() -> None:
@@ -217,11 +230,10 @@ def test_every_setting_is_documented_and_no_other() -> None:
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_the_documentation_has_type_default_and_setting(name: str) -> None:
-    text = _documented("confval")[name]
+    text = _documented()[name]
     default, _ = DEFAULTS[name]
-    assert f"``DUALSTORAGE_{name.upper()}``" in text
-    assert f":default: ``{default!r}``" in text
-    assert f":type: {' or '.join(kind.__name__ for kind in OPTION_TYPES[name])}" in text
+    types = " or ".join(kind.__name__ for kind in OPTION_TYPES[name])
+    assert text.startswith(f"   {types}, by default ``{default!r}``. Setting: ``DUALSTORAGE_{name.upper()}``.\n\n")
 
 
 @pytest.mark.parametrize("word", [*PROVIDERS, *(phase.value for phase in LADDER)])

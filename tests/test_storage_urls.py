@@ -20,6 +20,8 @@ from django_dualstorage.hints import Kind
 from django_dualstorage.records import Known
 from django_dualstorage.storage import DualWriteStorage
 from tests.conftest import MakeStorage
+from tests.support.asserts import never_stop
+from tests.support.backfills import run
 
 LOCAL, CERTIFIED, S3 = ("filesystem", "mirror"), ("dual", "dual-strict"), ("s3-primary", "s3")
 
@@ -60,6 +62,20 @@ def test_a_local_file_has_the_disks_url_until_all_is_certified(
     assert storage.url(name) == "/media/a.txt"
     hint.clear()
     assert storage.url(name).startswith("http")
+
+
+@pytest.mark.django_db
+def test_a_local_file_has_the_disks_url_after_the_s3_side_has_moved(make_storage: MakeStorage, prefix: str) -> None:
+    here = make_storage(None)
+    name = here.save("moved.txt", ContentFile(b"x"))
+    assert run(here).complete
+    assert here.url(name).startswith("http")
+    there = make_storage(None, s3={"location": f"{prefix}-elsewhere"})
+    assert there.url(name) == "/media/moved.txt"
+    assert run(there, on_result=lambda result: stopped.ask(), stop=(stopped := never_stop())).interrupted
+    assert there.url(name) == "/media/moved.txt"
+    assert run(there).complete
+    assert there.url(name).startswith("http")
 
 
 @pytest.mark.parametrize("phase", [*CERTIFIED, *S3])

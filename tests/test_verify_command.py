@@ -27,7 +27,7 @@ def test_nothing_wrong(default_storage: DualWriteStorage) -> None:
     default_storage.save("a.txt", ContentFile(b"content"))
     ran = dualstorage("verify")
     assert ran.code == 0
-    assert "1 files and 1 objects compared" in ran.out
+    assert "1 file and 1 object compared" in ran.out
     assert "Nothing is wrong." in ran.out
     assert f"Kept as run {Run.objects.get().id}." in ran.out
     assert "Nothing is wrong there." in dualstorage("verify", "--prefix", "a").out
@@ -68,7 +68,7 @@ def test_json_is_one_object_with_everything(default_storage: DualWriteStorage) -
 def test_deep_says_what_it_read_and_which_sample(default_storage: DualWriteStorage) -> None:
     write(default_storage, "a.txt")
     dualstorage("backfill")
-    assert "1 files read on both sides" in dualstorage("verify", "--deep").out
+    assert "1 file read on both sides" in dualstorage("verify", "--deep").out
     ran = dualstorage("verify", "--deep", "--sample", "50%", "--seed", "7")
     assert ran.code == 0
     assert "of a sample of 0.5 (--seed 7)" in ran.out

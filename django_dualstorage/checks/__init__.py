@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Tags, register
 
-from django_dualstorage.checks.backends import dual_storages, misused_backends, unusable_storages
+from django_dualstorage.checks.backends import dual_storages, misspelt, misused_backends, unusable_storages
 from django_dualstorage.checks.database import missing_database, recorded_state
 from django_dualstorage.checks.disk import disk_problems, shared_locations
 from django_dualstorage.checks.live import live_problems
@@ -22,7 +22,7 @@ TAG = "dualstorage"
 @register(TAG)
 def check_backends(**kwargs: Any) -> list[CheckMessage]:
     """The entries of STORAGES are right and can be built."""
-    return [*misused_backends(), *unusable_storages(), *missing_database()]
+    return [*misspelt(), *misused_backends(), *unusable_storages(), *missing_database()]
 
 
 @register(TAG)
@@ -39,7 +39,7 @@ def check_disk(**kwargs: Any) -> list[CheckMessage]:
     return [message for dual in found for message in disk_problems(dual)] + shared_locations(found)
 
 
-@register(Tags.database)
+@register(TAG, Tags.database)
 def check_database(databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """The tables are there, and what they say agrees with the settings."""
     return list(recorded_state(list(dual_storages()), databases or ()))

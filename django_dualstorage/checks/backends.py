@@ -12,6 +12,7 @@ from django.core.files.storage import storages
 from django.utils.module_loading import import_string
 
 from django_dualstorage.checks.messages import attempted, message, told
+from django_dualstorage.conf import misspelt_settings
 from django_dualstorage.core.phases import Policy, policy_of
 from django_dualstorage.storage import DualWriteStorage
 
@@ -64,6 +65,17 @@ def dual_storages() -> Iterator[Dual]:
             storage = attempted(storages.__getitem__, alias)
             if isinstance(storage, DualWriteStorage):  # unusable_storages() tells of the others
                 yield Dual(alias, storage, options)
+
+
+def misspelt() -> Iterator[CheckMessage]:
+    """Settings with our prefix that nobody reads."""
+    for name, meant in misspelt_settings():
+        yield message(
+            "dualstorage.W031",
+            name,
+            "There is no such setting, so it does nothing.",
+            f"Is {meant} meant?" if meant else "Take it out; docs/settings.rst has those there are.",
+        )
 
 
 def unusable_storages() -> Iterator[CheckMessage]:

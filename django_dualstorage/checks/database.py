@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
 from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections
 from django.db.migrations.loader import MigrationLoader
+from django.utils import timezone
 
 from django_dualstorage import records
 from django_dualstorage.checks.backends import Dual
-from django_dualstorage.checks.messages import message, told
+from django_dualstorage.checks.messages import attempted, message, told
 from django_dualstorage.conf import setting
-from django_dualstorage.core.phases import DEFAULT_PHASE, Phase, policy_of
+from django_dualstorage.core.phases import DEFAULT_PHASE, Phase, neighbours, policy_of
 from django_dualstorage.exceptions import PhaseUnknownError
+
+if TYPE_CHECKING:
+    from django_dualstorage.models import ProcessReport
 
 _APP = "dualstorage"
 
@@ -75,21 +80,49 @@ def _state_of(dual: Dual) -> Iterator[CheckMessage]:
             "dualstorage.W026",
             dual.where,
             f"The phase is pinned to {pinned}, but the database says that the site is in {recorded}.",
-            "If the pin is a mistake (phase in OPTIONS, DUALSTORAGE_PHASE or USE_S3=0), take it out. If the site is to "
-            "go there, take one step at a time (docs: phases): a leap hides files that only one side has.",
+            "If the pin is a mistake (phase in OPTIONS, DUALSTORAGE_PHASE or USE_S3=0), take it out. "
+            + _way(recorded, pinned),
         )
+    yield from _place(dual)
     yield from _volumes(dual, pinned or recorded or DEFAULT_PHASE)
+
+
+def _way(recorded: Phase, pinned: Phase) -> str:
+    if pinned in neighbours(recorded):
+        return "If the site goes by the pin on purpose, this is one step: docs/phases.rst has what must hold before it."
+    return "If the site is to go there, take one step at a time (docs/phases.rst): a leap hides files of one side."
+
+
+def _place(dual: Dual) -> Iterator[CheckMessage]:
+    place = attempted(lambda: dual.storage.place)
+    backfilled = records.certified_place(dual.alias)
+    if isinstance(place, str) and backfilled not in ("", place):  # otherwise the checks of S3 tell what is wrong
+        yield message(
+            "dualstorage.W030",
+            dual.where,
+            f"The last complete backfill was of {backfilled}, and the S3 side is at {place} now.",
+            "If it has moved, run manage.py dualstorage_backfill; until that is complete url() gives the disk's "
+            "addresses. Otherwise correct the bucket, the location or the endpoint.",
+        )
 
 
 def _volumes(dual: Dual, phase: Phase) -> Iterator[CheckMessage]:
     volumes = records.separate_volumes(dual.alias)
     if len(volumes) > 1 and policy_of(phase).local_truth:
-        shown = "; ".join(f"{volume}: {', '.join(sorted(hosts))}" for volume, hosts in sorted(volumes.items()))
+        shown = "; ".join(
+            f"{volume}: {', '.join(map(_process, reports))}" for volume, reports in sorted(volumes.items())
+        )
         yield message(
             "dualstorage.E025",
             dual.where,
             f"In phase {phase} the disk is the truth, but the processes of the last hour have {len(volumes)} separate "
             f"disks ({shown}).",
-            "Mount one volume at MEDIA_ROOT of all of them. Processes that have ended count for an hour; if it is "
-            "mended already, --skip-checks lets a command through.",
+            "Mount one volume at MEDIA_ROOT of all of them. Processes that were killed count for an hour; to forget "
+            'those of a volume, put its id into: manage.py shell -c "from django_dualstorage.records import '
+            f"forget_processes; forget_processes('{dual.alias}', 'VOLUME')\"",
         )
+
+
+def _process(report: ProcessReport) -> str:
+    minutes = (timezone.now() - report.last_seen).total_seconds() / 60
+    return f"{report.host} pid {report.pid} {minutes:.0f} min ago"

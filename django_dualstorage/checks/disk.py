@@ -53,8 +53,8 @@ def _static_root(dual: Dual) -> Iterator[CheckMessage]:
 
 def _journal(dual: Dual) -> Iterator[CheckMessage]:
     journal = dual.storage.pair.journal
-    # The first to use the journal owns it. A check that root happens to run must not lock the site's own user out.
-    if not os.path.lexists(journal.root) and os.stat(dual.storage.root).st_uid != os.geteuid():
+    # The first to use the journal owns it, unless that is root: another user must not lock the site's own out.
+    if not os.path.lexists(journal.root) and os.geteuid() not in (0, os.stat(dual.storage.root).st_uid):
         return
     try:
         if journal.keeps_nanoseconds:

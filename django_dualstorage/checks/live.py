@@ -93,7 +93,12 @@ def _round_trip(s3: S3Side) -> None:
 def _next_step(error: Exception) -> str:
     step = _NEXT_STEPS.get(error.code) if isinstance(error, S3Error) else None
     if step is None and isinstance(error, S3TransientError):
-        step = "Check the endpoint, DNS, TLS and the firewall between this machine and S3."
+        step = (
+            "S3 answered, so the network is right: try again, and if that lasts ask whoever runs the service, or the "
+            "proxy before it."
+            if error.status
+            else "Check the endpoint, DNS, TLS and the firewall between this machine and S3."
+        )
     return (
         step
         or "It was a PUT, GET or DELETE of one small object below location: look up what the service means by that."

@@ -22,7 +22,7 @@ _IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 def message(check_id: str, where: str, text: str, hint: str) -> CheckMessage:
     """A message of one of this package's checks; the level is the letter in its id."""
     level = ERROR if check_id.rpartition(".")[2].startswith("E") else WARNING
-    return CheckMessage(level, text, hint=f"{hint} See docs: checks, {check_id}", obj=where, id=check_id)
+    return CheckMessage(level, text, hint=f"{hint} See docs/checks.rst, {check_id}", obj=where, id=check_id)
 
 
 def attempted(call: Callable[..., T], *arguments: Any) -> T | Exception:

@@ -18,6 +18,7 @@ from storages.backends.s3 import S3Storage
 from django_dualstorage import s3storage
 from django_dualstorage.checks.backends import Dual
 from django_dualstorage.checks.messages import attempted, message, told
+from django_dualstorage.core.providers import endpoint_is_known
 
 #: Where the client library finds credentials besides, without asking anybody.
 _OTHER_SOURCES: Final = (
@@ -80,7 +81,7 @@ def is_left_out(dual: Dual) -> bool:
 
 def _problems(dual: Dual) -> list[CheckMessage]:
     s3 = s3storage.as_configured(dual.storage.options.s3)
-    checks = (_bucket, _credentials, _acl, _gzip, _overwrite, _signature, _endpoint)
+    checks = (_bucket, _credentials, _acl, _gzip, _overwrite, _signature, _address, _endpoint)
     found = [problem for check in checks for problem in check(dual, s3)]
     if s3.bucket_name and not s3.gzip:
         _built(dual)
@@ -187,9 +188,12 @@ def _overwrite(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
 
 
 def _is_set(dual: Dual, s3: S3Storage, option: str, setting: str) -> bool:
+    return _is_option(dual, option) or hasattr(settings, setting) or hasattr(type(s3), option)
+
+
+def _is_option(dual: Dual, option: str) -> bool:
     given: Mapping[str, Any] = dual.storage.options.s3
-    given = given.get("OPTIONS", {}) if "BACKEND" in given else given
-    return option in given or hasattr(settings, setting) or hasattr(type(s3), option)
+    return option in (given.get("OPTIONS", {}) if "BACKEND" in given else given)
 
 
 def _signature(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
@@ -203,12 +207,28 @@ def _signature(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
         )
 
 
+def _address(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
+    provider = dual.storage.options.provider
+    endpoint = attempted(s3storage.endpoint_of, s3)
+    if isinstance(endpoint, Exception):  # a profile that cannot be used, of which _credentials() tells
+        return
+    if not endpoint_is_known(provider, endpoint, s3.region_name):
+        region = " AWS_S3_REGION_NAME is enough, its addresses are known." if provider.endpoint else ""
+        yield message(
+            "dualstorage.E029",
+            dual.where,
+            f"The provider is {provider.name} and its address is not configured, so requests would go to Amazon.",
+            f"Set AWS_S3_ENDPOINT_URL, or endpoint_url in OPTIONS['s3'].{region}",
+        )
+
+
 def _endpoint(dual: Dual, s3: S3Storage) -> Iterator[CheckMessage]:
     if not s3.endpoint_url:
         return
     parts = urlsplit(s3.endpoint_url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("endpoint_url must be a URL that begins with https:// or http://")
+        named = "the option endpoint_url" if _is_option(dual, "endpoint_url") else "AWS_S3_ENDPOINT_URL"
+        raise ValueError(f"{named} must be a URL that begins with https:// or http://")
     provider = dual.storage.options.provider.name
     for host, fitting in _ENDPOINTS.items():
         if f".{parts.hostname}".endswith(f".{host}") and provider != fitting:

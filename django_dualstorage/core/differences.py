@@ -99,7 +99,8 @@ NEXT: Final[dict[Difference, str]] = {
     Difference.ROW_WITHOUT_FILE: "bring the file back from a backup, or empty the field of that row",
     Difference.FILE_WITHOUT_ROW: "nothing, if code uses them by name; else see whether they may go",
     Difference.BAD_NAME: "rename the files and their rows",
-    Difference.SYMLINK: "copy what the links lead to into MEDIA_ROOT, or remove them",
+    Difference.SYMLINK: "put what the links lead to in their place (a bind mount will do), or remove them; "
+    "manage.py dualstorage_backfill --exclude leaves them out",
     Difference.SPECIAL: "remove them: they are no files",
     Difference.UNREADABLE: "give the site's user read permission",
     Difference.NFC_TWIN: "nothing on Linux and S3; rename one of each before the files go to a Mac",
@@ -107,7 +108,7 @@ NEXT: Final[dict[Difference, str]] = {
     Difference.HIDDEN: "remove them, if nobody needs them: they are copied like any other file",
     Difference.TEMPORARY: "remove them, if nobody needs them: they are copied like any other file",
     Difference.EMPTY: "see whether an upload went wrong: they are copied like any other file",
-    Difference.FAILED: "manage.py dualstorage_verify once more",
+    Difference.FAILED: "see the errors, then manage.py dualstorage_verify once more",
 }
 
 

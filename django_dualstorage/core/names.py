@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 #: The journal's folder at the top of MEDIA_ROOT.
@@ -13,6 +14,9 @@ _STAGED_SUFFIX: Final = ".dualstorage-tmp"
 
 #: "Creating object key names", Amazon S3 User Guide: at most 1,024 bytes of UTF-8. SeaweedFS takes 1,023.
 MAX_KEY_BYTES: Final = 1023
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_NOT_XML: Final = re.compile("[\ufffe\uffff]")
 
 
 def staged_name(op_id: str, purpose: str = "") -> str:
@@ -60,9 +64,9 @@ def why_not_on_s3(key: str) -> str | None:
         return "is not valid UTF-8"
     if size > MAX_KEY_BYTES:
         return f"is {size} bytes long as a key; S3 takes {MAX_KEY_BYTES}"
-    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in key):
+    if _CONTROL.search(key):
         return "has a control character"
-    if any(char in "\ufffe\uffff" for char in key):
+    if _NOT_XML.search(key):
         return "has a character that XML cannot carry, so a listing of the bucket would fail"
     if "\\" in key:
         return "has a backslash, which Django and some servers read as a folder separator"

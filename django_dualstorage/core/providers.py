@@ -19,6 +19,8 @@ class Provider:
     addressing: str | None = None
     #: The endpoint, with ``{region}`` to fill in; None where there is no general one.
     endpoint: str | None = None
+    #: The client library finds it by itself.
+    is_amazon: bool = False
     #: New buckets refuse ACL headers ("Controlling ownership of objects and disabling ACLs", Amazon S3 User Guide).
     refuses_acl: bool = False
 
@@ -26,7 +28,7 @@ class Provider:
 PROVIDERS: Final = {
     provider.name: provider
     for provider in (
-        Provider("aws", refuses_acl=True),
+        Provider("aws", is_amazon=True, refuses_acl=True),
         Provider("digitalocean", checksum="md5", endpoint="https://{region}.digitaloceanspaces.com"),
         Provider("minio", addressing="path"),
         Provider("r2", checksum="md5", refuses_acl=True),
@@ -36,6 +38,11 @@ PROVIDERS: Final = {
         Provider("generic", checksum="md5"),
     )
 }
+
+
+def endpoint_is_known(provider: Provider, endpoint: str | None, region: str | None) -> bool:
+    """Whether requests would go to this service; otherwise the client library sends them to Amazon."""
+    return provider.is_amazon or bool(endpoint) or bool(provider.endpoint and region)
 
 
 def provider_named(name: str) -> Provider:

@@ -83,6 +83,11 @@ def show_duration(seconds: float) -> str:
     return f"{minutes // 60:,}:{minutes % 60:02d}:{rest:02d} h"
 
 
+def show_count(number: int, what: str) -> str:
+    """``1 file``, ``1,200 files``."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def show_bytes(size: float) -> str:
     """``812 B``, ``4.1 kB``, ``1.2 TB``: powers of 1,000."""
     for unit in ("B", "kB", "MB", "GB"):

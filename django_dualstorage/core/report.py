@@ -46,6 +46,11 @@ class Outcome(str, Enum):
         """Whether the file's bytes crossed the network."""
         return self in {Outcome.UPLOADED, Outcome.REPLACED, Outcome.BROUGHT_HOME}
 
+    @property
+    def changes_s3(self) -> bool:
+        """Whether S3 took a change of the object."""
+        return self in {Outcome.UPLOADED, Outcome.REPLACED, Outcome.ADOPTED, Outcome.DELETED}
+
 
 _PROBLEMS = frozenset(
     {
@@ -76,6 +81,8 @@ class FileResult:
     #: The local version that the object with ``etag`` was seen, or written, to be the copy of; None if unknown.
     version: Stamp | None = None
     etag: str = ""
+    #: S3 refused to be written to for a reason that other files have, too: keys, permissions, the bucket.
+    refused: bool = False
 
 
 @dataclass
@@ -104,6 +111,10 @@ class Report:
     interrupted: bool = False
     #: The time that the run was given was over before everything was looked at.
     out_of_time: bool = False
+    #: Of a run that has ended early: how many files it has not reached; None if unknown.
+    left: int | None = None
+    #: What is wrong with the run as a whole, such as the error that ended it.
+    error: str = ""
     #: Of a dry run: what a real run would take, from the throughput of the last one. Seconds; None if unknown.
     estimate: float | None = None
 
@@ -160,6 +171,8 @@ class Report:
             "seconds": round(self.seconds, 3),
             "interrupted": self.interrupted,
             "out_of_time": self.out_of_time,
+            "left": self.left,
+            "error": self.error,
             "estimated_seconds": None if self.estimate is None else round(self.estimate, 1),
             "problems": [
                 {"name": problem.name, "reason": problem.outcome.value, "detail": problem.detail}

@@ -42,6 +42,15 @@ class Selection:
     def _otherwise(self) -> bool:
         return not any(rule.include for rule in self.rules)
 
+    def takes_odd(self, name: str) -> bool:
+        """Whether the rules take what is no file but may stand for a folder: a link, or a folder that cannot be read.
+        A rule for the folder fits it, too.
+        """
+        for include, pattern in self._compiled:
+            if pattern.fullmatch(name) or pattern.fullmatch(f"{name}/"):
+                return include
+        return self._otherwise
+
     def takes_name(self, name: str) -> bool:
         """Whether the rules take the name."""
         for include, pattern in self._compiled:

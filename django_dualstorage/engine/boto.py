@@ -314,7 +314,9 @@ def refusal(status: int, code: str, said: str, operation: str, what: str, *, ret
         kind = S3PreconditionError
     elif (status >= 500 and status != 501) or status in {408, 409, 429} or code in _THROTTLES:
         kind = S3TransientError
-    message = f"S3 answered {status} {code} to {operation} of {what}"
+    # To HEAD there is no body and so no code; the client library gives the status as the code.
+    answer = f"{status} {code}" if code and code != str(status) else str(status)
+    message = f"S3 answered {answer} to {operation} of {what}"
     return kind(f"{message}: {said}" if said else message, code=code, status=status, retried=retried)
 
 

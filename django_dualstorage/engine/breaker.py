@@ -46,7 +46,7 @@ class CircuitBreaker:
             self.openings += 1
         logger.warning(
             "S3 failed %d times in a row: the disk serves alone until S3 answers (asked every %.0f s). "
-            "Nothing is lost; manage.py dualstorage_repair brings S3 up to date.",
+            "Nothing is lost: the journal knows what S3 misses.",
             self._limit,
             self._interval,
         )
@@ -63,4 +63,4 @@ class CircuitBreaker:
         with self._lock:
             self._failed = 0
             self._open = False
-        logger.warning("S3 answers again.")
+        logger.warning("S3 answers again. Run manage.py dualstorage_repair, which tells it what it has missed.")

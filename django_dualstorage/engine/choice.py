@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +10,10 @@ import boto3
 
 from django_dualstorage import __version__
 from django_dualstorage.engine.boto import BotoStore
-from django_dualstorage.engine.concurrency import Controller, Gate
+from django_dualstorage.engine.concurrency import Pace
 from django_dualstorage.engine.direct import DirectStore
 from django_dualstorage.engine.direct_settings import settings_of
 from django_dualstorage.engine.retry import PagedStore, Patience, RetryingStore
-from django_dualstorage.engine.throttle import Throttle
 
 
 @dataclass(frozen=True)
@@ -58,29 +56,17 @@ def _boto(reason: str) -> Choice:
 def engine_for_commands(
     store: BotoStore,
     *,
-    workers: int = 32,
-    bytes_per_second: float | None = None,
-    requests_per_second: float | None = None,
+    pace: Pace | None = None,
     parameters: Mapping[str, Any] | None = None,
     patience: Patience = Patience(),  # noqa: B008  immutable
     stop: Callable[[], bool] = lambda: False,
     on_choice: Callable[[Choice], None] = lambda choice: None,
     on_slow_down: Callable[[], None] = lambda: None,
 ) -> RetryingStore:
-    """The engine of a command: the fastest that will do, patient, within the limits, at most ``workers`` requests at
-    once and fewer if the server asks for it or gains nothing by more.
+    """The engine of a command: the fastest that will do, patient, within the limits of ``pace``.
 
-    ``on_choice`` is told which engine it is. Raises ValueError for a limit that is not greater than 0.
+    ``on_choice`` is told which engine it is.
     """
-    throttle = Throttle(bytes_per_second, requests_per_second, stop=stop)
     choice, chosen = choose(store, parameters)
-    gate = Gate(Controller(workers))
-
-    @contextmanager
-    def turn(size: int) -> Iterator[None]:
-        throttle.wait(size)
-        with gate.passing(size):
-            yield
-
     on_choice(choice)
-    return RetryingStore(chosen, patience, turn=turn, received=throttle.received, stop=stop, on_slow_down=on_slow_down)
+    return RetryingStore(chosen, patience, pace=pace, stop=stop, on_slow_down=on_slow_down)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
+from django_dualstorage.engine.throttle import Throttle
 from django_dualstorage.exceptions import S3Error, S3TransientError
 
 #: What a request without bytes counts as, in bytes, so that many small files and few large ones compare.
 _REQUEST = 64 * 1024
 _WINDOW = 0.5
+_FIRST_WINDOWS = 0.15
+_WORTH_DOUBLING = 1.25
+#: Bytes on their way at a time.
+_ROOM = 64 * 1024 * 1024
 _BETTER = 1.05
 _WORSE = 0.9
 _GROWTH = 1.25
@@ -26,14 +30,16 @@ _TRY_AGAIN = 10
 class Controller:
     """A limit between ``minimum`` and ``maximum`` that follows the throughput. No clock and no lock of its own.
 
-    It grows by a quarter for as long as the throughput grows along, takes the last step back when it did not, and
-    halves when the server refuses or is silent.
+    It begins low and doubles for as long as that pays, since most of a short run is its beginning. Then it grows by a
+    quarter for as long as the throughput grows along, takes the last step back when it did not, and halves when the
+    server refuses or is silent.
     """
 
-    def __init__(self, maximum: int, *, minimum: int = 1, start: int = 8) -> None:
+    def __init__(self, maximum: int, *, minimum: int = 1, start: int = 2) -> None:
         self._minimum = float(max(1, minimum))
         self._maximum = float(max(self._minimum, maximum))
         self._limit = min(self._maximum, max(self._minimum, float(start)))
+        self._starting = True
         self._before: float | None = None
         self._rate = 0.0
         self._opened: float | None = None
@@ -55,9 +61,12 @@ class Controller:
         self._work += size + _REQUEST
         self._requests += 1
         elapsed = now - self._opened
-        if elapsed < _WINDOW or self._requests < 2 * self.limit:
+        if elapsed < (_FIRST_WINDOWS if self._starting else _WINDOW) or self._requests < 2 * self.limit:
             return
-        self._judge(self._work / elapsed, now)
+        if self._starting:
+            self._start(self._work / elapsed)
+        else:
+            self._judge(self._work / elapsed, now)
         self._opened, self._work, self._requests = now, 0, 0
 
     def refused(self, now: float) -> None:
@@ -65,10 +74,23 @@ class Controller:
         if self._refused_at is not None and now - self._refused_at < _ONE_EVENT:
             return
         self._refused_at = now
+        self._starting = False
         self._limit = max(self._minimum, self._limit * _BACK_OFF)
         self._before = None
         self._rate = 0.0
         self._opened, self._work, self._requests = now, 0, 0
+
+    def _start(self, rate: float) -> None:
+        if self._before is not None and rate < self._rate * _WORTH_DOUBLING:
+            self._limit, self._before = self._before, None
+            self._starting = False
+            return
+        self._rate = rate
+        self._before = self._limit
+        self._limit = min(self._maximum, self._limit * 2)
+        if self._limit == self._before:
+            self._before = None
+            self._starting = False
 
     def _judge(self, rate: float, now: float) -> None:
         cautious = self._refused_at is not None and now - self._refused_at < _CAUTION
@@ -93,44 +115,61 @@ class Controller:
         return True
 
 
-class Gate:
-    """Lets as many threads in as the controller allows."""
+class Pace:
+    """What all requests of a command keep to: limits of rate, as many at once as the controller says, and bounded
+    memory. Any number of threads use it.
+    """
 
-    def __init__(self, controller: Controller, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        throttle: Throttle | None = None,
+        *,
+        room: int = _ROOM,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``room``: bytes that may be on their way at a time; a request with more goes alone."""
         self._controller = controller
+        self._throttle = throttle or Throttle()
+        self._room = room
         self._clock = clock
-        self._changed = threading.Condition()
-        self._inside = 0
+        self._lock = threading.Lock()
+        self._left = threading.Condition(self._lock)
+        self._bytes = 0
 
-    @property
     def limit(self) -> int:
-        """Threads that may be inside at present."""
+        """How many may work at once."""
         return self._controller.limit
 
-    @contextmanager
-    def passing(self, size: int = 0) -> Iterator[None]:
-        """Wait to be let in, and stay while a request with ``size`` bytes is under way; what it raises is noted."""
-        with self._changed:
-            while self._inside >= self._controller.limit:
-                self._changed.wait()
-            self._inside += 1
-        overloaded = answered = False
-        try:
-            yield
-            answered = True
-        except S3Error as error:
-            overloaded = says_slow_down(error) or (isinstance(error, S3TransientError) and not error.status)
-            answered = not overloaded
-            raise
-        finally:
-            with self._changed:
-                self._inside -= 1
-                before = self._controller.limit
-                if overloaded:
-                    self._controller.refused(self._clock())
-                elif answered:
-                    self._controller.finished(size, self._clock())
-                self._changed.notify(1 + max(0, self._controller.limit - before))
+    def begin(self, size: int = 0) -> None:
+        """Wait for leave to send a request with ``size`` bytes; :meth:`end` has to follow."""
+        self._throttle.wait(size)
+        if size:
+            with self._lock:
+                while self._bytes and self._bytes + size > self._room:
+                    self._left.wait()
+                self._bytes += size
+
+    def end(self, size: int = 0, error: BaseException | None = None) -> None:
+        """It was answered, or ended with ``error``."""
+        with self._lock:
+            if size:
+                self._bytes -= size
+                if self._bytes + 2 * size > self._room or not self._bytes:
+                    self._left.notify_all()
+            if isinstance(error, S3Error) and is_overload(error):
+                self._controller.refused(self._clock())
+            elif error is None or isinstance(error, S3Error):
+                self._controller.finished(size, self._clock())
+
+    def received(self, size: int) -> None:
+        """So many bytes come with an answer."""
+        self._throttle.received(size)
+
+
+def is_overload(error: S3Error) -> bool:
+    """Whether fewer requests may help: the server says so, or nothing."""
+    return says_slow_down(error) or (isinstance(error, S3TransientError) and not error.status)
 
 
 def says_slow_down(error: S3Error) -> bool:

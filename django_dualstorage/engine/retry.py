@@ -8,12 +8,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from django_dualstorage.core.objects import ListedObject, ObjectInfo, Written
-from django_dualstorage.engine.concurrency import says_slow_down
+from django_dualstorage.engine.concurrency import Pace, says_slow_down
 from django_dualstorage.engine.listing import Around, once
 from django_dualstorage.engine.objectstore import ALWAYS, Body, Condition, ObjectStore, Source
 from django_dualstorage.exceptions import S3Error, S3TransientError
@@ -56,21 +55,18 @@ class RetryingStore:
         store: PagedStore,
         patience: Patience = Patience(),
         *,
-        turn: Callable[[int], AbstractContextManager[None]] = lambda size: nullcontext(),
-        received: Callable[[int], None] = lambda size: None,
+        pace: Pace | None = None,
         stop: Callable[[], bool] = lambda: False,
         on_slow_down: Callable[[], None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """``turn(size)`` surrounds each attempt that sends ``size`` bytes (limits of rate and concurrency);
-        ``received(size)`` is told of bytes on their way here. After ``stop`` nothing is tried again.
+        """``pace`` is kept by each attempt (limits of rate and concurrency). After ``stop`` nothing is tried again.
         ``on_slow_down`` is called whenever the server asks for fewer requests.
         """
         self._store = store
         self._patience = patience
-        self._turn = turn
-        self._received = received
+        self._pace = pace
         self._stop = stop
         self._on_slow_down = on_slow_down
         self._sleep = sleep
@@ -101,7 +97,8 @@ class RetryingStore:
     def get(self, key: str, *, start: int = 0, etag: str | None = None) -> Body:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`. The body itself is read once."""
         body = self._ask(lambda: self._store.get(key, start=start, etag=etag))
-        self._received(max(0, body.info.size - start))
+        if self._pace is not None:
+            self._pace.received(max(0, body.info.size - start))
         return body
 
     def head(self, key: str) -> ObjectInfo | None:
@@ -132,8 +129,7 @@ class RetryingStore:
         while True:
             left = False
             try:
-                with self._turn(size):
-                    written = attempt(note)
+                written = self._paced(lambda: attempt(note), size)
             except S3Error as error:
                 failed += 1
                 again = self._is_worth_another(error, failed)
@@ -150,13 +146,25 @@ class RetryingStore:
         failed = 0
         while True:
             try:
-                with self._turn(0):
-                    return attempt()
+                return self._paced(attempt)
             except S3Error as error:
                 failed += 1
                 if not self._is_worth_another(error, failed):
                     raise
                 self._wait(failed)
+
+    def _paced(self, attempt: Callable[[], T], size: int = 0) -> T:
+        pace = self._pace
+        if pace is None:
+            return attempt()
+        pace.begin(size)
+        try:
+            answer = attempt()
+        except BaseException as error:
+            pace.end(size, error)
+            raise
+        pace.end(size)
+        return answer
 
     def _is_worth_another(self, error: S3Error, failed: int) -> bool:
         if says_slow_down(error):

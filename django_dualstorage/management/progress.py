@@ -34,14 +34,28 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def reaches_stderr() -> bool:
+    """Whether what is logged here as a warning comes out on stderr, as it does where nothing else is configured."""
+    here: logging.Logger | None = logger
+    handlers: list[logging.Handler] = []
+    while here is not None:
+        handlers += here.handlers
+        here = here.parent if here.propagate else None
+    return not handlers or any(getattr(handler, "stream", None) is sys.stderr for handler in handlers)
+
+
 class Progress:
     """What a running command says of itself. Call it with each result, from one thread."""
 
-    def __init__(self, what: str, write: Callable[[str], object], *, terminal: bool, count: Count | None) -> None:
+    def __init__(
+        self, what: str, write: Callable[[str], object], *, terminal: bool, count: Count | None, quiet: bool = False
+    ) -> None:
+        """``quiet``: only who asks by a signal gets a line."""
         self.meter = Meter(time.monotonic())
         self._what = what
         self._write = write
         self._terminal = terminal
+        self._quiet = quiet
         self._count = count
         self._ended = threading.Event()
         self._asked = False
@@ -100,7 +114,7 @@ class Progress:
                     bar.set_postfix_str(f"{show_bytes(self.meter.speed(now)[1])}/s", refresh=False)
                     if not bar.update(self.meter.files - bar.n):
                         bar.refresh()  # the clock goes on during a large file, too
-                if self._asked or (not self._terminal and now - told >= LINE_EVERY):
+                if self._asked or (not self._terminal and not self._quiet and now - told >= LINE_EVERY):
                     self._asked = False
                     told = now
                     line = f"{self._what}: {self.meter.line(now)}"

@@ -20,7 +20,7 @@ from django_dualstorage.inventory import Certified, Inventory, Speed
 from django_dualstorage.journal import HintedNames
 from django_dualstorage.operations.comparison import Batch, Compared, Comparison, inventory_of
 from django_dualstorage.operations.copying import Belief, Copying
-from django_dualstorage.operations.engines import Limits, pair_for_command
+from django_dualstorage.operations.engines import MOST_WORKERS, Limits, pace_for_command, pair_for_command
 from django_dualstorage.operations.gate import (
     RefusedError,
     S3Watch,
@@ -78,7 +78,7 @@ class Backfill:
         storage: DualWriteStorage,
         *,
         prefix: str = "",
-        workers: int = 16,
+        workers: int = MOST_WORKERS,
         dry_run: bool = False,
         reverse: bool = False,
         compare: Belief = Belief.STAMP,
@@ -114,12 +114,31 @@ class Backfill:
         self._late = False
         #: Which engine carries the bytes, once the run has begun.
         self.engine = ""
+        #: What was done so far; whole when :meth:`run` has returned it.
+        self.report = Report(dry_run=dry_run)
+
+    @property
+    def reverse(self) -> bool:
+        """Whether it goes from S3 to the disk."""
+        return self._reverse
+
+    @property
+    def is_all(self) -> bool:
+        """Whether no file is left out by an option."""
+        return not self._prefix and self._selection.is_everything
+
+    @property
+    def found_nothing(self) -> bool:
+        """Whether neither side has any name that begins with the prefix, as far as the run could see."""
+        report = self.report
+        if report.files or report.local_only or report.s3_only:
+            return False
+        return next(walk_versions(self._storage.root, self._prefix), None) is None
 
     @property
     def is_whole(self) -> bool:
         """Whether a complete run means that S3 has every file in its very version."""
-        whole = not self._prefix and self._selection.is_everything
-        return whole and not self._reverse and self._belief is not Belief.SIZE
+        return self.is_all and not self._reverse and self._belief is not Belief.SIZE
 
     def run(
         self,
@@ -162,15 +181,15 @@ class Backfill:
     ) -> Report:
         self._demand_sense()
         demand_same_volume(self._storage)
-        if not self._dry_run and self.is_whole:
+        if self.is_whole:
             records.demand_tables()
         started = time.monotonic()
         deadline = None if self._limits.duration is None else started + self._limits.duration
-        report = Report(dry_run=self._dry_run)
+        report = self.report = Report(dry_run=self._dry_run)
+        pace = pace_for_command(self._workers, self._limits, stop=lambda: bool(stop))
         self._pair = pair_for_command(
             self._storage.pair,
-            workers=self._workers,
-            limits=self._limits,
+            pace=pace,
             stop=lambda: bool(stop),
             on_choice=self._chosen,
             patience=self._patience,
@@ -184,7 +203,7 @@ class Backfill:
             with closing(self._comparison(inventory, stop, deadline)) as comparison:
                 hinted = self._pair.journal.hinted_names()
                 copying = Copying(self._storage, self._pair, self._belief, hinted, self._clock)
-                pool = Pool(self._work(copying), self._workers, stop)
+                pool = Pool(self._work(copying), self._workers, stop, pace.limit)
                 todo = self._todo(comparison, hinted)
                 with closing(pool.run(self._until(deadline, todo))) as results:
                     for result in results:
@@ -195,6 +214,7 @@ class Backfill:
                             report.add(result)
                             learned.add(result)
                             on_result(result)
+                            self._watch.hear(result)
                         note.beat(report.counts, report.bytes_moved)
                 self._demand_files(report, comparison, stop)
         except _EndedError:
@@ -362,6 +382,7 @@ class Backfill:
                 complete=report.complete,
                 phase=self._storage.policy.phase,
                 volume_id=self._pair.journal.volume_id,
+                place=self._storage.place,
             )
             self._storage.records.forget()
 

@@ -178,11 +178,10 @@ class Comparison:
         versions = []
         selection = self._selection
         for found in chunk:
-            if selection.rules and not selection.takes_name(found.name):
-                continue
             if isinstance(found, Version):
-                versions.append(found)
-            else:
+                if not selection.rules or selection.takes_name(found.name):
+                    versions.append(found)
+            elif selection.takes_odd(found.name):
                 others.append(Compared(found.name, None, None, odd=found))
         since, named = selection.since_ns, selection.names is not None
         unchanged = size_of_unchanged = 0

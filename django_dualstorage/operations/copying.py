@@ -71,7 +71,9 @@ class Copying:
                 return equal
         except UnmovableError as error:
             return FileResult(one.name, Outcome(error.reason), detail=str(error))
-        except (S3Error, OSError) as error:
+        except S3Error as error:
+            return FileResult(one.name, Outcome.FAILED, detail=f"{error}; {error.advice}")
+        except OSError as error:
             return FileResult(one.name, Outcome.FAILED, detail=f"{error}; run the command again")
         self._let_settle(one)
         return reconcile(
@@ -149,9 +151,18 @@ class Copying:
             return FileResult(name, Outcome(error.reason), detail=str(error))
         except FileNotFoundError:
             return FileResult(name, Outcome.VANISHED, detail="was deleted while the command ran")
-        except (S3Error, OSError) as error:
+        except S3Error as error:
+            return FileResult(name, Outcome.FAILED, detail=f"{error}; {error.advice}")
+        except OSError as error:
             return FileResult(name, Outcome.FAILED, detail=str(error))
-        return FileResult(name, _WOULD[action], local.size)
+        # As of a real run: what it does here itself is done cleanly, as far as anybody knows.
+        return FileResult(name, _WOULD[action], local.size, clean=not self._must_wait(name))
+
+    def _must_wait(self, name: str) -> bool:
+        """Whether a request of an ended operation could still land, so that its hint would stay."""
+        if name not in self.hinted:
+            return False
+        return any(hint.may_still_land(self.pair.grace, self.clock()) for hint in self.pair.journal.dead_hints_of(name))
 
     # -- to the disk -----------------------------------------------------------------------------------------------
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from django_dualstorage.core.stamp import Stamp
 from django_dualstorage.engine.boto import BotoStore
 from django_dualstorage.engine.choice import Choice, engine_for_commands
+from django_dualstorage.engine.concurrency import Controller, Pace
 from django_dualstorage.engine.objectstore import ObjectStore
 from django_dualstorage.engine.retry import Patience
+from django_dualstorage.engine.throttle import Throttle
 from django_dualstorage.protocol.pair import Pair
+
+#: Files at once, if that helps; how many it really is a run finds out.
+MOST_WORKERS: Final = 128
 
 
 @dataclass(frozen=True)
@@ -25,17 +31,21 @@ class Limits:
     duration: float | None = None
 
 
+def pace_for_command(workers: int, limits: Limits, *, stop: Callable[[], bool]) -> Pace:
+    """What all requests of one run keep to: ``limits``, and no more than ``workers`` files at once."""
+    return Pace(Controller(workers), Throttle(limits.bandwidth, limits.requests, stop=stop))
+
+
 def pair_for_command(
     pair: Pair,
     *,
-    workers: int,
-    limits: Limits,
+    pace: Pace,
     stop: Callable[[], bool],
     on_choice: Callable[[Choice], None],
     patience: Patience,
 ) -> Pair:
     """The storage's pair for one run of a command, in the process that runs it: with the fastest engine that will do,
-    patient and within ``limits``. Other threads of this process go on with the storage's own.
+    patient and at its ``pace``. Other threads of this process go on with the storage's own.
 
     ``on_choice`` is told which engine it is. Raises S3Error if the client cannot be made.
     """
@@ -47,9 +57,7 @@ def pair_for_command(
             return store
         return engine_for_commands(
             store,
-            workers=workers,
-            bytes_per_second=limits.bandwidth,
-            requests_per_second=limits.requests,
+            pace=pace,
             parameters=typical,
             patience=patience,
             stop=stop,

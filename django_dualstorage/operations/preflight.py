@@ -41,7 +41,7 @@ def survey(
     found = walk_versions(storage.root, prefix)
     with closing(Spool()) as spool:
         while not stop and (chunk := list(islice(found, _BATCH))):
-            taken = [one for one in chunk if selection.takes_name(one.name)]
+            taken = [one for one in chunk if _takes(selection, one)]
             spool.find(_look(taken, location))
             spool.see(
                 [
@@ -55,6 +55,10 @@ def survey(
         for kind in Difference:
             if spool.counts[kind]:
                 yield kind, spool.counts[kind], list(spool.found(kind, 3))
+
+
+def _takes(selection: Selection, one: Version | FileResult) -> bool:
+    return selection.takes_name(one.name) if isinstance(one, Version) else selection.takes_odd(one.name)
 
 
 def _look(chunk: Iterable[Version | FileResult], location: str) -> Iterator[Found]:

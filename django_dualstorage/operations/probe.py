@@ -38,8 +38,18 @@ def honours_conditions(pair: Pair) -> bool:
 
     Writes one small object under a random key and removes it; leaves no trace on the disk. Raises S3Error.
     """
-    store = pair.s3.store
     key = key_of(f"{JOURNAL_DIR}/probe-{secrets.token_hex(8)}", pair.s3.configuration.location)
+    try:
+        return _honours_conditions(pair.s3.store, key)
+    except S3Error as error:
+        # Nobody has a file of that name.
+        message = str(error).replace(key, "a small object, written to try S3 out")
+        raise type(error)(
+            message, code=error.code, status=error.status, sent=error.sent, retried=error.retried
+        ) from error
+
+
+def _honours_conditions(store: ObjectStore, key: str) -> bool:
     with _small_source() as source:
         store.put(key, source, {}, sending=unnoted)
         try:

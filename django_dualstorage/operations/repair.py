@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from django_dualstorage.core.names import JOURNAL_DIR
 from django_dualstorage.core.report import FileResult, Outcome, Report
+from django_dualstorage.engine.boto import BotoStore
+from django_dualstorage.engine.objectstore import ObjectStore
 from django_dualstorage.engine.pool import Pool, Stop
+from django_dualstorage.engine.retry import Patience, RetryingStore
 from django_dualstorage.exceptions import JournalError, S3Error, UnmovableError
 from django_dualstorage.hints import Kind
 from django_dualstorage.operations.gate import RefusedError, S3Watch, demand_same_volume
@@ -19,6 +23,8 @@ from django_dualstorage.storage import DualWriteStorage
 MANY = 100
 #: ... and must be less than this share of the files that are left.
 SHARE = 0.1
+#: One answer that goes wrong is no S3 that cannot be used.
+_TRIAL = Patience(attempts=3)
 
 
 def repair(
@@ -28,19 +34,21 @@ def repair(
     *,
     workers: int = 8,
     force: bool = False,
+    report: Report | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Report:
     """Bring every name that has a hint to what the truth says, and forget the hints that need not wait.
 
     The report's ``pending`` counts names whose hints stay, because a late request could still land or S3 did not
-    answer. ``force`` lifts the brake on mass deletion. Raises RefusedError, JournalError, S3Error.
+    answer. Whoever hands in an empty ``report`` has what was done before an error, too. ``force`` lifts the brake on
+    mass deletion. Raises RefusedError, JournalError, S3Error if S3 cannot be used at all.
     """
+    report = Report() if report is None else report
     demand_same_volume(storage)
     started = time.monotonic()
     pair, policy = storage.pair, storage.policy
     watch = S3Watch(pair)
     pair.journal.sweep()
-    report = Report()
 
     def on_damaged(path: str, error: JournalError) -> None:
         damaged = FileResult(path, Outcome.FAILED, detail=str(error))
@@ -48,6 +56,8 @@ def repair(
         on_result(damaged)
 
     names = list(pair.journal.names_with_dead_hints(on_damaged))
+    if names:
+        _try_out(pair, stop)
     if policy.local_truth and not force:
         brake(storage, names)
 
@@ -55,12 +65,26 @@ def repair(
         watch.demand()
         return reconcile(pair, storage.policy, name, now=clock())
 
+    done = 0
     for result in Pool(reconciled, workers, stop).run(names):
         report.add(result)
+        done += 1
         on_result(result)
+        watch.hear(result)
     report.interrupted = bool(stop)
+    report.left = len(names) - done if stop else None
     report.seconds = time.monotonic() - started
     return report
+
+
+def _try_out(pair: Pair, stop: Stop) -> None:
+    """Ask once, so that a wrong key or bucket is told once and not of each file. Raises S3Error."""
+
+    def patient(store: ObjectStore) -> ObjectStore:
+        return RetryingStore(store, _TRIAL, stop=lambda: bool(stop)) if isinstance(store, BotoStore) else store
+
+    for _ in pair.s3.through(patient).list_all(f"{JOURNAL_DIR}/"):
+        break
 
 
 def _may_have_object(pair: Pair, name: str) -> bool:

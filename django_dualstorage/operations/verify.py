@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Final, NamedTuple
 
 from django.core.exceptions import FieldError, ValidationError
@@ -27,7 +27,7 @@ from django_dualstorage.inventory import Certified, Inventory
 from django_dualstorage.operations.anonymous import look_in_anonymously, says_public
 from django_dualstorage.operations.comparison import Batch, Comparison, inventory_of
 from django_dualstorage.operations.deep import ChangingError, read_both
-from django_dualstorage.operations.engines import Limits, pair_for_command
+from django_dualstorage.operations.engines import MOST_WORKERS, Limits, pace_for_command, pair_for_command
 from django_dualstorage.operations.gate import S3Watch, demand_local_truth, demand_same_volume
 from django_dualstorage.operations.preflight import find_twins, of_odd
 from django_dualstorage.operations.references import Reference, fields_of, references, still_says
@@ -90,7 +90,7 @@ class Wanted:
     anonymous: bool = False
     #: Do what backfill and repair would do about what was found.
     fix: bool = False
-    workers: int = 16
+    workers: int = MOST_WORKERS
 
     def takes(self, name: str) -> bool:
         """Whether the sample has this name."""
@@ -136,6 +136,8 @@ class Verification:
     run_id: int | None = None
     seconds: float = 0.0
     interrupted: bool = False
+    #: What is wrong with the run as a whole.
+    error: str = ""
 
     @property
     def counts(self) -> dict[Difference, int]:
@@ -172,6 +174,7 @@ class Verification:
             "remarks": self.remarks,
             "seconds": round(self.seconds, 3),
             "interrupted": self.interrupted,
+            "error": self.error,
         }
 
     def close(self) -> None:
@@ -201,6 +204,8 @@ class Verify:
         self._tell = tell
         self._clock = clock
         self._watch = S3Watch(storage.pair)
+        #: What --fix has done so far, by outcome.
+        self.fixed: Counter[Outcome] = Counter()
 
     def run(self, stop: Stop, on_result: Callable[[FileResult], None]) -> Verification:
         """Verify; ``on_result`` hears of each file that was looked at or read, whatever was found. The caller closes
@@ -213,15 +218,15 @@ class Verify:
         if self._wanted.fix:
             demand_local_truth(self._storage, "verify --fix")
         started = time.monotonic()
+        self._pace = pace_for_command(self._wanted.workers, self._limits, stop=lambda: bool(stop))
         self._pair = pair_for_command(
             self._storage.pair,
-            workers=self._wanted.workers,
-            limits=self._limits,
+            pace=self._pace,
             stop=lambda: bool(stop),
             on_choice=lambda choice: logger.info("The engine is %s", choice),
             patience=self._patience,
         )
-        result = Verification(self._wanted, self._storage.policy.phase.value)
+        result = Verification(self._wanted, self._storage.policy.phase.value, fixed=self.fixed)
         try:
             with noted_run(self._storage.alias, "verify", self._parameters()) as note:
                 result.run_id = note.id
@@ -247,8 +252,8 @@ class Verify:
     def _stages(self, result: Verification, stop: Stop, on_result: Callable[[FileResult], None], note: RunNote) -> None:
         inventory = inventory_of(self._pair) if self._pair.journal.exists else None
         self._compare(result, inventory, stop, note)
-        self._pass_preflight(result)
         if not stop:
+            self._pass_preflight(result)
             self._look_at_doubts(result, inventory, stop, on_result, note)
         if self._wanted.database and not stop:
             self._compare_database(result, stop)
@@ -261,7 +266,9 @@ class Verify:
 
     def _compare(self, result: Verification, inventory: Inventory | None, stop: Stop, note: RunNote) -> None:
         prefix = self._wanted.prefix
-        with closing(Comparison(self._pair.s3.list_all(prefix), inventory, prefix=prefix)) as comparison:
+        # A listing that was stopped is not compared with anything.
+        listing = takewhile(lambda entry: not stop, self._pair.s3.list_all(prefix))
+        with closing(Comparison(listing, inventory, prefix=prefix)) as comparison:
             result.objects = comparison.objects
             for batch in comparison.of(self._storage.root):
                 if stop:
@@ -270,6 +277,8 @@ class Verify:
                 note.beat(result.spool.counts, 0)
         result.spool.index()
         find_twins(result.spool)
+        if stop:
+            return
         if result.objects and not result.files and not prefix:
             result.remarks.append(
                 f"MEDIA_ROOT {self._storage.root} has no files, but S3 has {result.objects:,} under its prefix. Is the "
@@ -339,7 +348,7 @@ class Verify:
                 inventory.note(certified)
             certified.clear()
 
-        for looked in Pool(self._look, self._wanted.workers, stop).run(result.spool.doubts()):
+        for looked in Pool(self._look, self._wanted.workers, stop, self._pace.limit).run(result.spool.doubts()):
             on_result(FileResult(looked.name, Outcome.CERTIFIED))
             result.busy += looked.busy
             if looked.found:
@@ -365,7 +374,9 @@ class Verify:
             return _Looked(name, Found(Difference(error.reason), name, Side.DISK, str(error)))
         except FileNotFoundError:
             pass  # deleted within these microseconds, by somebody who goes around the storage: written to, that is
-        except (S3Error, OSError) as error:
+        except S3Error as error:
+            return _Looked(name, Found(Difference.FAILED, name, Side.UNKNOWN, f"{error}; {error.advice}"))
+        except OSError as error:
             return _Looked(name, Found(Difference.FAILED, name, Side.UNKNOWN, str(error)))
         return _Looked(name, busy=True)
 
@@ -457,7 +468,7 @@ class Verify:
 
     def _read(self, result: Verification, stop: Stop, on_result: Callable[[FileResult], None], note: RunNote) -> None:
         names = filter(self._wanted.takes, result.spool.on_both_sides())
-        for looked in Pool(self._read_one, self._wanted.workers, stop).run(names):
+        for looked in Pool(self._read_one, self._wanted.workers, stop, self._pace.limit).run(names):
             on_result(FileResult(looked.name, Outcome.CERTIFIED, looked.read))
             result.busy += looked.busy
             if looked.read or not (looked.found or looked.busy):
@@ -477,7 +488,10 @@ class Verify:
             return self._look(name)  # it was there a moment ago
         except (ChangingError, FileNotFoundError):
             return _Looked(name, busy=True)
-        except (S3Error, OSError) as error:
+        except S3Error as error:
+            detail = f"could not be read: {error}; {error.advice}"
+            return _Looked(name, Found(Difference.FAILED, name, Side.UNKNOWN, detail))
+        except OSError as error:
             return _Looked(name, Found(Difference.FAILED, name, Side.UNKNOWN, f"could not be read: {error}"))
         return _Looked(name, found, read=size)
 
@@ -527,9 +541,10 @@ class Verify:
             note.fixed(mended)
             mended.clear()
 
-        for one, outcome in Pool(fixed, self._wanted.workers, stop).run(found):
+        for one, outcome in Pool(fixed, self._wanted.workers, stop, self._pace.limit).run(found):
             on_result(outcome)
-            result.fixed[outcome.outcome] += 1
+            self.fixed[outcome.outcome] += 1
+            self._watch.hear(outcome)
             if not outcome.outcome.is_problem and outcome.clean:
                 mended.append(one)
             if len(mended) >= 500:

@@ -83,7 +83,11 @@ def reconcile(
         )
     except JournalError:
         raise
-    except (S3Error, OSError) as error:
+    except S3Error as error:
+        detail = f"{error}; {error.advice}"
+        refused = error.is_refusal and operation.sent
+        return FileResult(name, Outcome.FAILED, detail=detail, clean=False, refused=refused)
+    except OSError as error:
         return FileResult(name, Outcome.FAILED, detail=f"{error}; run the command again", clean=False)
 
 
@@ -102,7 +106,7 @@ class _Reconciliation:
 
     def run(self, policy: Policy, *, missing_on_s3: bool, expected: bool, compare_bytes: bool) -> FileResult:
         self.pair.observe(Step.READ)
-        hints = self.pair.journal.dead_hints_of(self.name)
+        hints = self.pair.journal.dead_hints_of(self.name, but=self.operation.id)
         try:
             if policy.local_truth:
                 result = self._disk_to_s3(

@@ -10,7 +10,8 @@ import shutil
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from django_dualstorage.core.names import staged_name
 from django_dualstorage.core.stamp import Stamp, next_mtime_ns
@@ -20,6 +21,8 @@ from django_dualstorage.exceptions import NameTakenError, UnmovableError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+#: O_NONBLOCK: opening a pipe must not wait for its other end. O_NOFOLLOW: links are resolved first.
+_FOR_READING: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
@@ -165,12 +168,41 @@ class FilesystemSide:
         opened. Raises UnmovableError, FileNotFoundError.
         """
         path = self.path(name)
+        fd = self._open_inside(path)
+        if fd is None:
+            fd = self._open_resolved(path)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise UnmovableError("special", "is a folder, device or pipe, not a file")
+        # Unbuffered: a buffer costs more than it saves where a file is read whole.
+        return cast("BinaryIO", os.fdopen(fd, "rb", buffering=0)), version_of(fd)
+
+    def _open_inside(self, path: str) -> int | None:
+        """The quick way: what was opened is asked where it lies. None if that is not known, or outside MEDIA_ROOT."""
+        try:
+            fd = os.open(path, _FOR_READING)
+        except OSError:
+            return None
+        try:
+            inside = os.readlink(f"/proc/self/fd/{fd}").startswith(self._real_root + os.sep)
+        except OSError:
+            inside = False
+        if inside:
+            return fd
+        os.close(fd)
+        return None
+
+    @cached_property
+    def _real_root(self) -> str:
+        return os.path.realpath(self.root)
+
+    def _open_resolved(self, path: str) -> int:
+        """The long way, for links and for what has to be told. Raises UnmovableError, FileNotFoundError."""
         real = os.path.realpath(path)
         if real != path and not real.startswith(os.path.realpath(self.root) + os.sep):
             raise UnmovableError("symlink", f"leads to {real}, outside MEDIA_ROOT; copy the file in or remove the link")
         try:
-            # O_NONBLOCK: opening a pipe must not wait for its other end. O_NOFOLLOW: the link was resolved above.
-            fd = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            return os.open(real, _FOR_READING)
         except (FileNotFoundError, NotADirectoryError):
             if os.path.islink(path):
                 raise UnmovableError("symlink", "is a link to nothing; remove it") from None
@@ -183,10 +215,6 @@ class FilesystemSide:
             raise UnmovableError(
                 "unreadable", f"cannot be read ({error.strerror}); give the user that runs this command read permission"
             ) from error
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise UnmovableError("special", "is a folder, device or pipe, not a file")
-        return os.fdopen(fd, "rb"), version_of(fd)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 

@@ -88,9 +88,11 @@ def _file_or_problem(name: str, entry: os.DirEntry[str]) -> Version | FileResult
             return FileResult(_shown(name), Outcome.BAD_NAME, detail=detail)
     link = entry.is_symlink()
     if link and os.path.isdir(entry.path):  # a loop of links is no folder, where is_dir() raises
-        return FileResult(
-            name, Outcome.SYMLINK, detail="leads to a folder, which is not followed; move the folder here"
+        detail = (
+            "is a link to a folder, which is not followed; put the folder in its place (a bind mount will do), or "
+            "leave it out with --exclude"
         )
+        return FileResult(name, Outcome.SYMLINK, detail=detail)
     if not link and not entry.is_file(follow_symlinks=False):
         return FileResult(name, Outcome.SPECIAL, detail="is a socket, pipe or device, not a file; remove it")
     try:

@@ -10,15 +10,29 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from django_dualstorage.core.differences import NEXT, Difference, Found
-from django_dualstorage.core.quantities import parse_duration, parse_since, parse_size, show_bytes, show_duration
+from django_dualstorage.core.quantities import (
+    parse_duration,
+    parse_since,
+    parse_size,
+    show_bytes,
+    show_count,
+    show_duration,
+)
 from django_dualstorage.core.report import Outcome, Report
 from django_dualstorage.core.selection import Rule, Selection, translate
 from django_dualstorage.engine.pool import Stop
-from django_dualstorage.management.base import USAGE, DualStorageCommand, beginning, parsed_by, positive
+from django_dualstorage.management.base import (
+    USAGE,
+    DualStorageCommand,
+    beginning,
+    nothing_begins_with,
+    parsed_by,
+    positive,
+)
 from django_dualstorage.management.progress import printable
 from django_dualstorage.operations.backfill import Backfill
 from django_dualstorage.operations.copying import Belief
-from django_dualstorage.operations.engines import Limits
+from django_dualstorage.operations.engines import MOST_WORKERS, Limits
 from django_dualstorage.operations.ordering import Order
 from django_dualstorage.operations.preflight import survey
 from django_dualstorage.operations.references import referenced_names
@@ -67,7 +81,13 @@ class Command(DualStorageCommand):
         add(
             "--order", type=Order, choices=list(Order), help="which files come first; the comparison is finished before"
         )
-        add("--workers", type=positive, default=16, metavar="N", help="files at once (default: 16)")
+        add(
+            "--workers",
+            type=positive,
+            default=MOST_WORKERS,
+            metavar="N",
+            help="at most so many files at once",
+        )
         add(
             "--bandwidth",
             type=parsed_by(parse_size),
@@ -101,19 +121,40 @@ class Command(DualStorageCommand):
             )
         except ValueError as error:
             raise CommandError(str(error), returncode=USAGE) from error
-        with self.progress("Examining" if dry_run else "Copying", backfill.count) as progress:
+        what = "Examining" if dry_run else "Copying"
+        with self.told_though_ended(lambda: backfill.report, as_json), self.progress(what, backfill.count) as progress:
             report = backfill.run(stop, progress, progress.counted)
-        whole = backfill.is_whole
         lines = [*(_plan(report) if dry_run else _done(report)), *_left(report)]
-        if dry_run and not options["reverse"]:
+        if dry_run and not options["reverse"] and not report.interrupted:
             lines += _preflight(report, survey(storage, stop, prefix=options["prefix"], selection=selection))
+        if report.interrupted and progress.meter.total is not None:
+            report.left = max(0, progress.meter.total - report.files)
+        elif not report.interrupted and options["prefix"] and backfill.found_nothing:
+            report.error = nothing_begins_with(storage, options["prefix"])
+        return self.show(report, as_json, lines, [self._todo(report, backfill, belief, storage)])
+
+    def _todo(self, report: Report, backfill: Backfill, belief: Belief, storage: DualWriteStorage) -> str:
+        """What a run has come to, and what to do next."""
+        if report.interrupted:
+            left = "" if report.left is None else f", about {report.left:,} are left"
+            return (
+                f"Stopped before the end: {show_count(report.files, 'file')} done{left}. Run the command again; "
+                "it does only what is left."
+            )
+        if report.error:
+            return report.error
         if not report.files and not report.local_only:
-            lines.append(f"There are no files in {storage.root}. If there should be, is its volume mounted?")
-        elif report.complete and not dry_run:
-            lines.append(self.style.SUCCESS(_verdict(options["reverse"], belief, whole=whole)))
-        elif not dry_run:
-            lines.append("Mend what is named above and run the command again; it does only what is left.")
-        return self.show(report, as_json, lines)
+            if not backfill.is_all:
+                return "No file is what was asked for, so there was nothing to do."
+            return f"There are no files in {storage.root}. If there should be, is its volume mounted?"
+        if report.out_of_time:
+            mend = "Mend what is named above. " if report.problem_count else ""
+            return f"{mend}Run the command again; it does only what is left."
+        if report.dry_run:
+            return _what_a_run_would(report, backfill)
+        if not report.complete:
+            return "Mend what is named above and run the command again; it does only what is left."
+        return self.style.SUCCESS(_verdict(backfill.reverse, belief, whole=backfill.is_whole))
 
 
 class _AddRule(argparse.Action):
@@ -141,13 +182,27 @@ def _since(text: str) -> int:
 def _plan(report: Report) -> list[str]:
     moved = sum(report.counts[outcome] for outcome in Outcome if outcome.moves_bytes)
     size = show_bytes(report.bytes_moved)
-    lines = [f"{report.files:,} files looked at, nothing changed. A run would copy {moved:,} files, {size}."]
+    lines = [f"{show_count(report.files, 'file')} looked at, nothing changed."]
+    if moved:
+        lines.append(f"A run would copy {show_count(moved, 'file')}, {size}.")
     if report.estimate is not None:
         lines.append(f"At the speed of the last run that takes about {show_duration(report.estimate)}.")
     elif moved:
         lines.append("How long that takes nobody knows yet; a run with --max-duration 1m finds out while it copies.")
-    lines.append("Run it without --dry-run to copy.")
     return lines
+
+
+def _what_a_run_would(report: Report, backfill: Backfill) -> str:
+    if any(report.counts[outcome] for outcome in Outcome if outcome.moves_bytes or outcome.changes_s3):
+        mend = "Mend what is named above first, or leave it out with --exclude. " if report.problem_count else ""
+        return (
+            f"{mend}Run it without --dry-run to copy. Whether S3 takes what it is sent was not tried; "
+            "manage.py check --deploy --database default tries it."
+        )
+    if report.problem_count:
+        return "There is nothing to copy but what is named above: mend that."
+    noted = " A run without --dry-run notes that the copy is complete." if backfill.is_whole else ""
+    return f"There is nothing to copy.{noted}"
 
 
 def _preflight(report: Report, found: Iterable[tuple[Difference, int, list[Found]]]) -> list[str]:
@@ -162,7 +217,8 @@ def _preflight(report: Report, found: Iterable[tuple[Difference, int, list[Found
 
 
 def _done(report: Report) -> list[str]:
-    lines = [f"{report.files:,} files in {report.seconds:.1f} s, {report.bytes_moved / 1e6:,.1f} MB copied."]
+    files = show_count(report.files, "file")
+    lines = [f"{files} in {report.seconds:.1f} s, {report.bytes_moved / 1e6:,.1f} MB copied."]
     lines.append(f"The engine was {report.engine}.")
     if report.out_of_time:
         lines.append("The time of --max-duration was over before everything was looked at.")
@@ -172,13 +228,12 @@ def _done(report: Report) -> list[str]:
 def _left(report: Report) -> list[str]:
     lines = []
     if report.s3_only:
-        lines.append(
-            f"{report.s3_only:,} objects on S3 belong to no local file; they are left alone, and --json names them."
-        )
+        found = show_count(report.s3_only, "object")
+        lines.append(f"{found} on S3 without a local file: left alone, and --json has the names.")
     if report.local_only:
-        lines.append(f"{report.local_only:,} local files are not on S3; they are left alone.")
+        lines.append(f"{show_count(report.local_only, 'local file')} not on S3: left alone.")
     if report.pending:
-        lines.append(f"{report.pending:,} names wait for manage.py dualstorage_repair.")
+        lines.append(f"{show_count(report.pending, 'name')} to be looked at by manage.py dualstorage_repair.")
     return lines
 
 

@@ -6,14 +6,17 @@ import argparse
 import json
 import re
 import secrets
+from collections import Counter
 from contextlib import closing
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
 from django_dualstorage.core.differences import MENDED_BY_FIX, NEXT
-from django_dualstorage.core.quantities import parse_size
+from django_dualstorage.core.quantities import parse_size, show_count
+from django_dualstorage.core.report import Outcome
 from django_dualstorage.engine.pool import Stop
+from django_dualstorage.exceptions import S3Error
 from django_dualstorage.management.base import (
     DIFFERENCES,
     FINE,
@@ -21,11 +24,12 @@ from django_dualstorage.management.base import (
     USAGE,
     DualStorageCommand,
     beginning,
+    nothing_begins_with,
     parsed_by,
     positive,
 )
 from django_dualstorage.management.progress import printable
-from django_dualstorage.operations.engines import Limits
+from django_dualstorage.operations.engines import MOST_WORKERS, Limits
 from django_dualstorage.operations.verify import Verification, Verify, Wanted
 from django_dualstorage.storage import DualWriteStorage
 
@@ -81,7 +85,13 @@ class Command(DualStorageCommand):
             "--bandwidth", type=parsed_by(parse_size), metavar="SIZE", help="bytes a second at most, such as 20M"
         )
         parser.add_argument("--tps", type=positive, metavar="N", help="requests a second at most")
-        parser.add_argument("--workers", type=positive, default=16, metavar="N", help="files at once (default: 16)")
+        parser.add_argument(
+            "--workers",
+            type=positive,
+            default=MOST_WORKERS,
+            metavar="N",
+            help="at most so many files at once",
+        )
 
     def run(self, storage: DualWriteStorage, stop: Stop, *, as_json: bool, **options: Any) -> int:
         """Verify and report."""
@@ -97,17 +107,25 @@ class Command(DualStorageCommand):
             fix=options["fix"],
             workers=options["workers"],
         )
-        with self.progress("Verifying") as on_result:
-            limits = Limits(options["bandwidth"], options["tps"])
-            result = Verify(storage, wanted, limits=limits, tell=self.stderr.write).run(stop, on_result)
+        limits = Limits(options["bandwidth"], options["tps"])
+        with self.progress("Verifying") as progress:
+            verify = Verify(storage, wanted, limits=limits, tell=self.stderr.write if self.verbosity else _ignore)
+            try:
+                result = verify.run(stop, progress)
+            except (S3Error, OSError, KeyboardInterrupt):
+                if progress.meter.files and not as_json:
+                    self._print_what_was_fixed(verify.fixed)
+                    self.stdout.write(f"{show_count(progress.meter.files, 'file')} looked at before the command ended.")
+                raise
         with closing(result):
+            if wanted.prefix and not (result.files or result.objects or result.counts or result.interrupted):
+                result.error = nothing_begins_with(storage, wanted.prefix)
+            code = INTERRUPTED if result.interrupted else DIFFERENCES if result.problems or result.error else FINE
             if as_json:
                 self._print_json(result)
-            else:
-                self._print_text(result)
-            if result.interrupted:
-                return INTERRUPTED
-            return DIFFERENCES if result.problems else FINE
+            elif self.verbosity or code:
+                self._print_text(result, fine=code == FINE)
+            return code
 
     def _print_json(self, result: Verification) -> None:
         """One object, written as it is read from the disk: there may be millions of findings."""
@@ -120,36 +138,52 @@ class Command(DualStorageCommand):
             between = ", "
         self.stdout.write("]}")
 
-    def _print_text(self, result: Verification) -> None:
+    def _print_text(self, result: Verification, *, fine: bool) -> None:
         write = self.stdout.write
         wanted = result.wanted
-        write(f"{result.files:,} files and {result.objects:,} objects compared in {result.seconds:.1f} s.")
-        if wanted.deep:
-            of = f" of a sample of {wanted.sample:.4g} (--seed {wanted.seed})" if wanted.sample < 1 else ""
-            write(f"{result.files_read:,} files{of} read on both sides, {result.bytes_read / 1e6:,.1f} MB each.")
-        for kind, count in result.counts.items():
+        counts = {kind: count for kind, count in result.counts.items() if self.verbosity or kind.is_problem}
+        if self.verbosity:
+            write(f"{_both(result)} compared in {result.seconds:.1f} s.")
+            if wanted.deep:
+                of = f" of a sample of {wanted.sample:.4g} (--seed {wanted.seed})" if wanted.sample < 1 else ""
+                read = show_count(result.files_read, "file")
+                write(f"{read}{of} read on both sides, {result.bytes_read / 1e6:,.1f} MB each.")
+        for kind, count in counts.items():
             paint = self.style.ERROR if kind.is_problem else self.style.WARNING
             write(paint(f"{count:>10,}  {kind}"))
-        for kind, count in result.counts.items():
+        for kind, count in counts.items():
             write("")
             write(self.style.MIGRATE_HEADING(f"{kind}: {NEXT[kind]}"))
             for found in result.found(kind, _SHOWN):
                 write(f"  {printable(found.name) or '(the bucket)'}: {printable(found.detail)}")
             if count > _SHOWN:
                 write(f"  ... and {count - _SHOWN:,} more; --json has all.")
-        if result.counts:
+        if counts:
             write("")
-        for outcome, count in sorted(result.fixed.items()):
-            write(f"{count:>10,}  {outcome} by --fix")
+        self._print_what_was_fixed(result.fixed)
         if result.busy:
-            write(f"{result.busy:,} names were being written and are not judged.")
-        for remark in result.remarks:
+            write(f"{show_count(result.busy, 'name')} written to all the time and not judged.")
+        for remark in result.remarks if self.verbosity else ():
             write(printable(remark))
-        if result.run_id is not None:
+        if result.error:
+            write(printable(result.error))
+        if result.run_id is not None and self.verbosity:
             write(f"Kept as run {result.run_id}.")
         if result.interrupted:
-            write("Stopped before the end: what was not reached is not in these figures.")
-        elif not result.problems:
+            write("Stopped before the end: what was not reached is not in these figures. Run the command again.")
+        elif fine:
             write(self.style.SUCCESS("Nothing is wrong." if not wanted.prefix else "Nothing is wrong there."))
         elif not wanted.fix and MENDED_BY_FIX & result.counts.keys():
             write("manage.py dualstorage_verify --fix does what backfill and repair would do about these.")
+
+    def _print_what_was_fixed(self, fixed: Counter[Outcome]) -> None:
+        for outcome, count in sorted(fixed.items()):
+            self.stdout.write(f"{count:>10,}  {outcome} by --fix")
+
+
+def _both(result: Verification) -> str:
+    return f"{show_count(result.files, 'file')} and {show_count(result.objects, 'object')}"
+
+
+def _ignore(sentence: str) -> None:
+    """With --verbosity 0."""
