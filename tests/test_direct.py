@@ -19,6 +19,7 @@ from django_dualstorage.engine.direct import DirectStore
 from django_dualstorage.engine.direct_settings import settings_of
 from django_dualstorage.engine.objectstore import Body, Condition, Source
 from django_dualstorage.exceptions import S3Error, S3NotFoundError, S3PreconditionError, S3TransientError
+from django_dualstorage.sides.s3 import _send_body_at_once
 from tests.support.endpoint import new_bucket_name
 from tests.support.fork import run_in_child
 from tests.support.moto import MotoServer
@@ -149,6 +150,7 @@ def test_it_sends_what_the_client_library_would(
         # As the storage has it.
         required = Config(request_checksum_calculation="when_required", response_checksum_validation="when_required")
         client = moto.client(endpoint_url=wire.endpoint_url, config=required)
+        client.meta.events.register_last("before-call.s3", _send_body_at_once)
         options: dict[str, Any] = {"checksum": checksum, "multipart_threshold": 1000, "part_size": 5 << 20}
         options["common"] = {"ExpectedBucketOwner": "123456789012", "RequestPayer": "requester"}
         seen: list[list[Any]] = []
