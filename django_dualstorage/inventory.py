@@ -133,9 +133,13 @@ class Inventory:
 
     def _opened(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, timeout=_PATIENCE)
-        # A rollback journal works on every local filesystem; emptying it is cheaper than removing it.
-        database.execute("PRAGMA journal_mode = TRUNCATE")
-        database.execute("PRAGMA synchronous = OFF")
+        try:
+            # A rollback journal works on every local filesystem; emptying it is cheaper than removing it.
+            database.execute("PRAGMA journal_mode = TRUNCATE")
+            database.execute("PRAGMA synchronous = OFF")
+        except BaseException:
+            database.close()
+            raise
         return database
 
     def _make_if_needed(self) -> None:

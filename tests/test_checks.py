@@ -751,7 +751,8 @@ def test_two_storages_that_keep_apart(
 
 @pytest.mark.django_db
 def test_the_database_is_asked_only_on_request(site: Site) -> None:
-    assert set(getattr(check_database, "tags", ())) == {"dualstorage", Tags.database}
+    # Without the tag of the others: since Django 6.1 a tag alone lets the checks that it names ask every database.
+    assert set(getattr(check_database, "tags", ())) == {Tags.database}
     StorageState.objects.create(alias="default", phase="nonsense")
     site(s3={**BUCKET, **KEYS})
     assert run() == {}
@@ -784,11 +785,11 @@ def test_migrations_that_are_not_applied(site: Site) -> None:
 
 @pytest.mark.django_db
 @produces("dualstorage.E024")
-@pytest.mark.parametrize("tag", ["dualstorage", Tags.database])
-def test_both_tags_find_what_the_database_says(site: Site, tag: str) -> None:
+def test_the_tag_of_the_database_finds_what_it_says(site: Site) -> None:
     StorageState.objects.create(alias="default", phase="nonsense")
     site(s3={**BUCKET, **KEYS})
-    _seen.update(str(found.id) for found in run_checks(tags=[tag], databases=["default"]))
+    tags = ["dualstorage", Tags.database]
+    _seen.update(str(found.id) for found in run_checks(tags=tags, databases=["default"]))
     assert "dualstorage.E024" not in {found.id for found in run_checks(tags=["dualstorage"])}
 
 

@@ -39,7 +39,7 @@ def check_disk(**kwargs: Any) -> list[CheckMessage]:
     return [message for dual in found for message in disk_problems(dual)] + shared_locations(found)
 
 
-@register(TAG, Tags.database)
+@register(Tags.database)
 def check_database(databases: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """The tables are there, and what they say agrees with the settings."""
     return list(recorded_state(list(dual_storages()), databases or ()))

@@ -329,12 +329,13 @@ def _connect(peer: Peer) -> socket.socket:
     except (OSError, UnicodeError) as error:
         if plain is not None:
             plain.close()
+        where = f"{peer.host}:{peer.port}"
         if isinstance(error, TimeoutError):
-            why, code = f"connecting took longer than {peer.connect_timeout:g} s", "ConnectTimeoutError"
+            why, code = f"connecting to {where} took longer than {peer.connect_timeout:g} s", "ConnectTimeoutError"
         elif isinstance(error, ssl.SSLError):
-            why, code = f"there is no secure connection: {_reason(error)}", "SSLError"
+            why, code = f"there is no secure connection to {where}: {_reason(error)}", "SSLError"
         else:
-            why, code = f"there is no connection: {_reason(error)}", "EndpointConnectionError"
+            why, code = f"there is no connection to {where}: {_reason(error)}", "EndpointConnectionError"
         raise NoAnswerError(why, code, sent=False) from error
     return ready
 
