@@ -308,7 +308,7 @@ def test_connecting_takes_no_longer_than_it_may() -> None:
             one.setblocking(False)
             one.connect_ex(address)
             waiting.append(one)
-        with pytest.raises(NoAnswerError, match="connecting to .* took longer") as failure:
+        with pytest.raises(NoAnswerError, match=r"connecting to .* took longer") as failure:
             Pool(Peer(address[0], address[1], 0.2, 1)).request(HEAD, b"", bodiless=False)
         assert (failure.value.sent, failure.value.code) == (False, "ConnectTimeoutError")
         for one in waiting:
