@@ -99,14 +99,13 @@ def test_bytes_on_their_way_are_bounded_and_one_that_is_larger_goes_alone() -> N
 
     def send(size: int) -> None:
         nonlocal most, now
-        pace.begin(size)
-        with lock:
-            now += size
-            most = max(most, now if now != size else 0)
-        time.sleep(0.01)
-        with lock:
-            now -= size
-        pace.end(size)
+        with pace.carrying(size):
+            with lock:
+                now += size
+                most = max(most, now if now != size else 0)
+            time.sleep(0.01)
+            with lock:
+                now -= size
 
     threads = [threading.Thread(target=send, args=[size]) for size in sizes * 3]
     for thread in threads:
@@ -115,6 +114,34 @@ def test_bytes_on_their_way_are_bounded_and_one_that_is_larger_goes_alone() -> N
         thread.join(10)
     assert not any(thread.is_alive() for thread in threads)
     assert 0 < most <= 100
+
+
+def test_a_large_file_gets_its_turn_among_many_small_ones() -> None:
+    pace = Pace(Controller(64), room=100)
+    done = threading.Event()
+    small = 0
+
+    def crowd() -> None:
+        nonlocal small
+        while not done.is_set():
+            with pace.carrying(30):
+                small += 1
+
+    def large() -> None:
+        with pace.carrying(100):
+            done.set()
+
+    threads = [threading.Thread(target=crowd) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    last = threading.Thread(target=large)
+    last.start()
+    last.join(20)
+    came = done.is_set()
+    done.set()
+    for thread in threads:
+        thread.join(20)
+    assert came
 
 
 def test_a_short_run_does_not_spend_itself_on_growing() -> None:

@@ -116,8 +116,8 @@ def test_backfill_ends_when_s3_becomes_the_truth_under_its_hands(
     later = make_storage("s3")
     original = Copying.to_s3
 
-    def then_flip(self: Copying, one: Any) -> FileResult:
-        result = original(self, one)
+    def then_flip(self: Copying, one: Any, policy: Any) -> FileResult:
+        result = original(self, one, policy)
         storage._records = later.records  # in the worker, before it takes the next file
         return result
 

@@ -65,11 +65,13 @@ def test_both_limits_hold() -> None:
     clock = Clock()
     throttle = Throttle(1000, 10, clock=clock, sleep=clock.sleep)
     for _ in range(101):
-        throttle.wait(1)
+        throttle.wait_for_bytes(1)
+        throttle.wait_for_request()
     assert clock.now - 1000 == pytest.approx(10, rel=0.02)
     clock.now = 2000
     for _ in range(11):
-        throttle.wait(1000)
+        throttle.wait_for_request()
+        throttle.wait_for_bytes(1000)
     assert clock.now - 2000 == pytest.approx(10, rel=0.11)
 
 
@@ -77,24 +79,24 @@ def test_bytes_received_count() -> None:
     clock = Clock()
     throttle = Throttle(1000, clock=clock, sleep=clock.sleep)
     throttle.received(5000)
-    throttle.wait()
+    throttle.wait_for_request()
     assert clock.now == 1000
-    throttle.wait(1)
+    throttle.wait_for_bytes(0)
     assert clock.now - 1000 == pytest.approx(4)
 
 
 def test_who_is_asked_to_stop_waits_no_longer() -> None:
     clock = Clock()
     throttle = Throttle(1, stop=lambda: clock.now > 1003, clock=clock, sleep=clock.sleep)
-    throttle.wait(1_000_000)
-    throttle.wait(1)
+    throttle.wait_for_bytes(1_000_000)
+    throttle.wait_for_bytes(1)
     assert clock.now < 1005
 
 
 def test_threads_share_it() -> None:
     slept: list[float] = []
     throttle = Throttle(None, 1, clock=lambda: 0.0, sleep=slept.append)
-    threads = [threading.Thread(target=throttle.wait) for _ in range(4)]
+    threads = [threading.Thread(target=throttle.wait_for_request) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from django_dualstorage.engine.throttle import Throttle
 from django_dualstorage.exceptions import S3Error, S3TransientError
@@ -135,28 +137,41 @@ class Pace:
         self._clock = clock
         self._lock = threading.Lock()
         self._left = threading.Condition(self._lock)
+        self._waiting: deque[object] = deque()
         self._bytes = 0
 
     def limit(self) -> int:
         """How many may work at once."""
         return self._controller.limit
 
-    def begin(self, size: int = 0) -> None:
-        """Wait for leave to send a request with ``size`` bytes; :meth:`end` has to follow."""
-        self._throttle.wait(size)
-        if size:
+    @contextmanager
+    def carrying(self, size: int) -> Iterator[None]:
+        """Around what is done with a file, lock and all, of which ``size`` bytes are sent: who waits here must not keep
+        the site from the name. First come, first served, so that a large file gets its turn.
+        """
+        self._throttle.wait_for_bytes(size)
+        ticket = object()
+        with self._lock:
+            self._waiting.append(ticket)
+            while self._waiting[0] is not ticket or (self._bytes and self._bytes + size > self._room):
+                self._left.wait()
+            self._waiting.popleft()
+            self._bytes += size
+            self._left.notify_all()
+        try:
+            yield
+        finally:
             with self._lock:
-                while self._bytes and self._bytes + size > self._room:
-                    self._left.wait()
-                self._bytes += size
+                self._bytes -= size
+                self._left.notify_all()
+
+    def begin(self) -> None:
+        """Wait for leave to send a request; :meth:`end` has to follow."""
+        self._throttle.wait_for_request()
 
     def end(self, size: int = 0, error: BaseException | None = None) -> None:
-        """It was answered, or ended with ``error``."""
+        """A request with ``size`` bytes was answered, or ended with ``error``."""
         with self._lock:
-            if size:
-                self._bytes -= size
-                if self._bytes + 2 * size > self._room or not self._bytes:
-                    self._left.notify_all()
             if isinstance(error, S3Error) and is_overload(error):
                 self._controller.refused(self._clock())
             elif error is None or isinstance(error, S3Error):

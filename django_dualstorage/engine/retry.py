@@ -33,7 +33,7 @@ class PagedStore(ObjectStore, Protocol):
 class Patience:
     """How long to go on."""
 
-    attempts: int = 6
+    attempts: int = 8
     #: Seconds. Before the second attempt at most ``base`` are waited, then twice that, never more than ``cap``.
     base: float = 0.2
     cap: float = 20.0
@@ -157,7 +157,7 @@ class RetryingStore:
         pace = self._pace
         if pace is None:
             return attempt()
-        pace.begin(size)
+        pace.begin()
         try:
             answer = attempt()
         except BaseException as error:

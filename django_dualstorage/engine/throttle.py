@@ -60,21 +60,28 @@ class Throttle:
         self._sleep = sleep
         self._lock = threading.Lock()
 
-    def wait(self, size: int = 0) -> None:
-        """Wait for leave to send one request with ``size`` bytes."""
-        with self._lock:
-            now = self._clock()
-            wait = max(
-                self._bytes.take(size, now) if self._bytes and size else 0.0,
-                self._requests.take(1, now) if self._requests else 0.0,
-            )
-        while wait > 0 and not self._stop():
-            slept = min(wait, _LOOK_UP_EVERY)
-            self._sleep(slept)
-            wait -= slept
+    def wait_for_request(self) -> None:
+        """Wait for leave to send a request."""
+        if self._requests:
+            with self._lock:
+                wait = self._requests.take(1, self._clock())
+            self._sleep_for(wait)
+
+    def wait_for_bytes(self, size: int) -> None:
+        """Wait for leave to send ``size`` bytes, and for what was received."""
+        if self._bytes:
+            with self._lock:
+                wait = self._bytes.take(size, self._clock())
+            self._sleep_for(wait)
 
     def received(self, size: int) -> None:
-        """Count ``size`` bytes whose number was not known when the request was sent; the next request waits."""
+        """Count ``size`` bytes whose number was not known when the request was sent; the next file waits."""
         if self._bytes:
             with self._lock:
                 self._bytes.take(size, self._clock())
+
+    def _sleep_for(self, seconds: float) -> None:
+        while seconds > 0 and not self._stop():
+            slept = min(seconds, _LOOK_UP_EVERY)
+            self._sleep(slept)
+            seconds -= slept

@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError
 from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import InvalidStorageError, storages
 from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
-from django.db import DatabaseError
+from django.db import Error as DatabaseError
 
 from django_dualstorage.core.report import Report
 from django_dualstorage.engine.pool import Stop

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from django_dualstorage import records
 from django_dualstorage.core.objects import ListedObject, bare_etag
+from django_dualstorage.core.phases import Policy
 from django_dualstorage.core.report import FileResult, Outcome, Report
 from django_dualstorage.core.selection import EVERYTHING, Selection
 from django_dualstorage.engine.choice import Choice
@@ -202,7 +203,7 @@ class Backfill:
         try:
             with closing(self._comparison(inventory, stop, deadline)) as comparison:
                 hinted = self._pair.journal.hinted_names()
-                copying = Copying(self._storage, self._pair, self._belief, hinted, self._clock)
+                copying = Copying(self._pair, self._belief, hinted, self._clock, pace)
                 pool = Pool(self._work(copying), self._workers, stop, pace.limit)
                 todo = self._todo(comparison, hinted)
                 with closing(pool.run(self._until(deadline, todo))) as results:
@@ -233,8 +234,8 @@ class Backfill:
             return None
         files = 0
         takes, since = self._selection.takes_name, self._selection.since_ns
-        for found in walk_versions(self._storage.root, self._prefix):
-            if not files % 1000 and ended():
+        for seen, found in enumerate(walk_versions(self._storage.root, self._prefix)):
+            if not seen % 1000 and ended():
                 return None
             if since is not None and isinstance(found, Version) and found.mtime_ns < since:
                 continue
@@ -247,13 +248,14 @@ class Backfill:
 
     # -- what must hold --------------------------------------------------------------------------------------------
 
-    def _demand_sense(self) -> None:
+    def _demand_sense(self) -> Policy:
         """A run takes hours, and the phase may change meanwhile: over the truth nothing is copied."""
         if self._reverse:
-            demand_deletions_reach_s3(self._storage)
+            policy = demand_deletions_reach_s3(self._storage)
         else:
-            demand_local_truth(self._storage, "backfill")
+            policy = demand_local_truth(self._storage, "backfill")
         self._watch.demand()
+        return policy
 
     def _demand_files(self, report: Report, comparison: Comparison, stop: Stop) -> None:
         if comparison.objects and not report.files and self.is_whole and not stop and not self._late:
@@ -360,9 +362,7 @@ class Backfill:
         def work(thing: Compared | Counted) -> FileResult | Counted:
             if isinstance(thing, Counted):
                 return thing
-            if not self._dry_run:
-                self._demand_sense()
-            return do(thing)
+            return do(thing, self._storage.policy if self._dry_run else self._demand_sense())
 
         return work
 

@@ -11,8 +11,10 @@ from typing import Final
 
 from django_dualstorage.core.compare import Action, reconcile_action
 from django_dualstorage.core.objects import ListedObject, ObjectInfo
+from django_dualstorage.core.phases import Policy
 from django_dualstorage.core.report import FileResult, Outcome
 from django_dualstorage.core.stamp import Stamp
+from django_dualstorage.engine.concurrency import Pace
 from django_dualstorage.exceptions import S3Error, S3NotFoundError, S3PreconditionError, UnmovableError
 from django_dualstorage.hints import is_remnant_by
 from django_dualstorage.operations.comparison import Compared
@@ -20,7 +22,6 @@ from django_dualstorage.protocol.fetch import fetch, why_kept
 from django_dualstorage.protocol.pair import Pair
 from django_dualstorage.protocol.reconcile import adoptable, reconcile
 from django_dualstorage.sides.filesystem import version_of
-from django_dualstorage.storage import DualWriteStorage
 
 #: A file as young as this may be written to again within one tick of the kernel's clock and so keep its version:
 #: it is copied once it is older. Seconds.
@@ -53,16 +54,16 @@ class Belief(str, Enum):
 class Copying:
     """One name at a time, from any thread. Every problem is an outcome; raises JournalError."""
 
-    storage: DualWriteStorage
     pair: Pair
     belief: Belief
     hinted: Container[str]
     #: Seconds since the epoch.
     clock: Callable[[], float]
+    pace: Pace
 
     # -- to S3 -----------------------------------------------------------------------------------------------------
 
-    def to_s3(self, one: Compared) -> FileResult:
+    def to_s3(self, one: Compared, policy: Policy) -> FileResult:
         """Bring S3 what it lacks of the file."""
         if one.odd is not None:
             return one.odd
@@ -76,15 +77,16 @@ class Copying:
         except OSError as error:
             return FileResult(one.name, Outcome.FAILED, detail=f"{error}; run the command again")
         self._let_settle(one)
-        return reconcile(
-            self.pair,
-            self.storage.policy,
-            one.name,
-            now=self.clock(),
-            missing_on_s3=one.listed is None,
-            expected=True,
-            compare_bytes=self.belief is Belief.HASH,
-        )
+        with self.pace.carrying(one.local.size if one.local else 0):
+            return reconcile(
+                self.pair,
+                policy,
+                one.name,
+                now=self.clock(),
+                missing_on_s3=one.listed is None,
+                expected=True,
+                compare_bytes=self.belief is Belief.HASH,
+            )
 
     def _equal(self, one: Compared, listed: ListedObject) -> FileResult | None:
         """The result for a file that S3 has in this very version: no hint, no lock, at most one HEAD."""
@@ -133,7 +135,7 @@ class Copying:
             if 0 <= age < SETTLE:
                 time.sleep(SETTLE - age)
 
-    def would_to_s3(self, one: Compared) -> FileResult:
+    def would_to_s3(self, one: Compared, policy: Policy) -> FileResult:
         """What :meth:`to_s3` would do; the same questions, nothing changed."""
         if one.odd is not None:
             return one.odd
@@ -166,18 +168,19 @@ class Copying:
 
     # -- to the disk -----------------------------------------------------------------------------------------------
 
-    def to_disk(self, one: Compared) -> FileResult:
+    def to_disk(self, one: Compared, policy: Policy) -> FileResult:
         """Bring the disk what it lacks of the object."""
-        return fetch(self.pair, self.storage.policy, one.name)
+        with self.pace.carrying(0):  # what comes is counted when its size is known
+            return fetch(self.pair, policy, one.name)
 
-    def would_to_disk(self, one: Compared) -> FileResult:
+    def would_to_disk(self, one: Compared, policy: Policy) -> FileResult:
         """What :meth:`to_disk` would do."""
         pair, name = self.pair, one.name
         try:
             remote = pair.s3.head(name, patient=True)
             if remote is None:
                 return FileResult(name, Outcome.VANISHED, detail="was deleted from S3 while the command ran")
-            if pair.local.exists(name) and (kept := why_kept(pair, self.storage.policy, name, remote)):
+            if pair.local.exists(name) and (kept := why_kept(pair, policy, name, remote)):
                 return kept
             remnant = is_remnant_by(pair.journal.hints_of(name), remote)
         except UnmovableError as error:

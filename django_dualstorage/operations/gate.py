@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from django_dualstorage.core.phases import Policy
 from django_dualstorage.core.report import FileResult
 from django_dualstorage.exceptions import DualStorageError, JournalError, S3Error, S3UnavailableError
 from django_dualstorage.protocol.pair import Pair
@@ -45,23 +46,29 @@ def _demand_access(storage: DualWriteStorage) -> None:
         raise RefusedError(str(error)) from error
 
 
-def demand_local_truth(storage: DualWriteStorage, command: str) -> None:
-    """Refuse to copy the disk over S3 where S3 is the truth."""
+def demand_local_truth(storage: DualWriteStorage, command: str) -> Policy:
+    """Refuse to copy the disk over S3 where S3 is the truth. What is done then has to go by the policy returned: the
+    phase may have changed when it is asked for again.
+    """
     policy = storage.policy
     if not policy.local_truth:
         raise RefusedError(
             f"In phase {policy.phase} S3 is the truth: {command} would copy the disk over it. Nothing to do here."
         )
+    return policy
 
 
-def demand_deletions_reach_s3(storage: DualWriteStorage) -> None:
-    """Refuse to bring home what may have been deleted: where only the disk is written, S3 keeps what the disk loses."""
+def demand_deletions_reach_s3(storage: DualWriteStorage) -> Policy:
+    """Refuse to bring home what may have been deleted: where only the disk is written, S3 keeps what the disk loses.
+    What is done then has to go by the policy returned.
+    """
     policy = storage.policy
     if policy.local_truth and not policy.writes_both:
         raise RefusedError(
             f"In phase {policy.phase} deletions do not reach S3, so what only S3 has may have been deleted by the "
             "site a moment ago. Go to phase mirror first, then run the command again."
         )
+    return policy
 
 
 class S3Watch:

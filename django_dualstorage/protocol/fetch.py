@@ -30,7 +30,7 @@ def fetch(pair: Pair, policy: Policy, name: str) -> FileResult:
     except S3NotFoundError:
         return FileResult(name, Outcome.VANISHED, detail="was deleted from S3 while the command ran")
     except NameTakenError:
-        return FileResult(name, Outcome.CHANGED, detail="appeared on the disk meanwhile; run the command again")
+        return FileResult(name, Outcome.CHANGED, detail="was written on the disk meanwhile; run the command again")
     except JournalError:
         raise
     except (S3Error, OSError) as error:
@@ -41,6 +41,7 @@ def _fetch_under_lock(pair: Pair, policy: Policy, name: str, operation: Operatio
     pair.observe(Step.READ)
     _demand_inside(pair, name)
     on_disk = pair.local.exists(name)
+    judged = pair.local.version(name)
     if on_disk and (kept := why_kept(pair, policy, name, pair.s3.head(name, patient=True))):
         return kept
     body = pair.s3.get(name, patient=True)
@@ -52,8 +53,15 @@ def _fetch_under_lock(pair: Pair, policy: Policy, name: str, operation: Operatio
             )
         if on_disk and (kept := why_kept(pair, policy, name, info)):
             return kept  # the object has changed since it was asked for
+        if info.stamp is not None and info.stamp.size != info.size:
+            return FileResult(
+                name,
+                Outcome.FAILED,
+                detail=f"is damaged on S3: {info.size:,} bytes, where its stamp says {info.stamp.size:,}; restore an "
+                "older version of the object",
+            )
         # The operation stays settled: S3 is not touched, and the disk in one step or not at all.
-        bring_home(pair, name, operation.id, body, replace=on_disk)
+        bring_home(pair, name, operation.id, body, over=judged)
     finally:
         body.close()
     version = info.stamp if info.stamp is not None and info.stamp.size == info.size else None

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from django_dualstorage.engine.boto import MIB
 from django_dualstorage.engine.objectstore import ALWAYS, Body, Condition, Source
 from django_dualstorage.exceptions import (
     JournalError,
+    NameTakenError,
     S3Error,
     S3NotFoundError,
     S3PreconditionError,
@@ -77,6 +79,8 @@ def reconcile(
             )
     except UnmovableError as error:
         return FileResult(name, Outcome(error.reason), detail=str(error))
+    except NameTakenError as error:
+        return FileResult(name, Outcome.CHANGED, detail=f"{error}; run the command again", clean=False)
     except _ChangedError:
         return FileResult(
             name, Outcome.CHANGED, detail="was written to all the time while it was copied; run the command again"
@@ -287,7 +291,7 @@ class _Reconciliation:
             if local is not None and body.info.stamp == local:
                 return FileResult(self.name, Outcome.CERTIFIED, local.size)
             self.operation.settled = False
-            bring_home(self.pair, self.name, self.operation.id, body, replace=True)
+            bring_home(self.pair, self.name, self.operation.id, body, over=local)
             self.operation.settled = True
             return FileResult(self.name, Outcome.BROUGHT_HOME, body.info.size)
         finally:
@@ -343,5 +347,7 @@ def _quarantine(pair: Pair, name: str, now: float) -> None:
     day = datetime.fromtimestamp(now, tz=timezone.utc).strftime("%Y-%m-%d")
     target = pair.local.path(f"{JOURNAL_DIR}/quarantine/{day}/{name}")
     os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
+    if os.path.lexists(target):  # the second of this name today
+        target = f"{target}.{time.time_ns()}"
     os.replace(pair.local.path(name), target)
     logger.warning("%s is not on S3, which is the truth in this phase; moved to %s", name, target)
