@@ -371,6 +371,9 @@ def set_certified(alias: str, *, complete: bool, phase: Phase, volume_id: str, p
     """
     from django_dualstorage.models import StorageState
 
+    shared = connections[setting("DATABASE")]
+    if not shared.in_atomic_block:
+        shared.close_if_unusable_or_obsolete()  # it has lain idle for hours, and the server may have been restarted
     manager = StorageState.objects.using(setting("DATABASE"))
     state, _ = manager.get_or_create(alias=alias, defaults={"phase": phase.value})
     state.certified_at = timezone.now() if complete else None

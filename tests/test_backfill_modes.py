@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.files.base import ContentFile
@@ -13,6 +14,7 @@ from django.core.files.base import ContentFile
 from django_dualstorage.core.report import FileResult, Outcome
 from django_dualstorage.core.selection import Rule, Selection
 from django_dualstorage.hints import Kind
+from django_dualstorage.operations.backfill import Backfill
 from django_dualstorage.operations.comparison import inventory_of
 from django_dualstorage.operations.copying import Belief
 from django_dualstorage.operations.engines import Limits
@@ -45,6 +47,25 @@ def folder(lab: Lab) -> str:
 def requests(lab: Lab) -> list[str]:
     """The methods of the requests about objects, not of listings."""
     return [request.method for request in lab.wire.requests if request.key]
+
+
+def test_counting_ahead_ends_when_it_is_told_though_it_takes_next_to_nothing(
+    storage: DualWriteStorage, folder: str
+) -> None:
+    for number in range(2500):
+        Path(storage.location, folder).mkdir(exist_ok=True)
+        Path(storage.location, folder, f"{number}.tmp").touch()
+    asked = 0
+
+    def ended() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    only = Backfill(storage, prefix=folder, selection=Selection((Rule(include=True, glob="*.jpg"),)))
+    assert only.count(ended) == 0
+    assert asked == 3
+    assert only.count(lambda: True) is None
 
 
 # -- the inventory -----------------------------------------------------------------------------------------------------
@@ -353,6 +374,37 @@ def test_reverse_replaces_an_older_local_file_and_never_a_newer_one_where_s3_is_
         assert counts(report) == {"brought-home": 1, "kept": 1}
     assert Path(lab.root, folder, "older.txt").read_bytes() == b"on S3"
     assert Path(lab.root, folder, "newer.txt").read_bytes() == b"newer"
+
+
+def test_reverse_does_not_replace_what_is_written_while_the_object_is_on_its_way(
+    lab: Lab, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = lab.storage("s3-primary", allow_overwrite=True)
+    path = write(storage, f"{folder}a.txt", b"old")
+    put_object(storage, f"{folder}a.txt", b"what S3 has")
+    stage = storage.pair.local.stage
+
+    def then_write(*arguments: Any, **keywords: Any) -> Any:
+        staged = stage(*arguments, **keywords)
+        path.write_bytes(b"newer, and behind the storage's back")
+        return staged
+
+    monkeypatch.setattr(storage.pair.local, "stage", then_write)
+    report = run(storage, folder, reverse=True)
+    assert counts(report) == {"changed": 1}
+    assert path.read_bytes() == b"newer, and behind the storage's back"
+    monkeypatch.undo()
+    storage.delete(f"{folder}a.txt")
+
+
+def test_reverse_does_not_bring_home_a_damaged_object(lab: Lab, folder: str) -> None:
+    storage = lab.storage("s3-primary")
+    put_object(storage, f"{folder}a.txt", b"half", Metadata={"ds-stamp": "9999:1000000000123456789"})
+    report = run(storage, folder, reverse=True)
+    assert counts(report) == {"failed": 1}
+    assert "its stamp says 9,999" in report.problems[0].detail
+    assert not storage.pair.local.exists(f"{folder}a.txt")
+    storage.delete(f"{folder}a.txt")
 
 
 def test_reverse_brings_nothing_back_that_was_deleted(storage: DualWriteStorage, folder: str, lab: Lab) -> None:

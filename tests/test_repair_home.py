@@ -59,6 +59,16 @@ def test_file_that_s3_lacks_is_moved_aside_and_not_deleted(make_storage: MakeSto
     assert not storage.pair.journal.count()
 
 
+def test_a_second_file_of_that_name_is_moved_aside_too(make_storage: MakeStorage) -> None:
+    storage = make_storage("s3-primary")
+    for content in (b"first", b"second"):
+        Path(storage.location, "a.txt").write_bytes(content)
+        hint(storage, "a.txt")
+        assert repaired(storage).counts == {Outcome.QUARANTINED: 1}
+    aside = Path(storage.location, ".dualstorage/quarantine")
+    assert sorted(path.read_bytes() for path in aside.glob("*/*")) == [b"first", b"second"]
+
+
 @pytest.mark.parametrize("fault", [Status(503), Refused()], ids=["503", "refused"])
 def test_file_is_kept_while_s3_does_not_answer(make_proxied: MakeStorage, proxy: FaultProxy, fault: Status) -> None:
     storage = make_proxied("s3-primary")
