@@ -197,7 +197,7 @@ def _code_of(report: Report) -> int:
 
 def _same_place(one: OutputWrapper, other: OutputWrapper) -> bool:
     try:
-        return os.path.sameopenfile(one.fileno(), other.fileno())
+        return os.path.sameopenfile(_descriptor(one), _descriptor(other))
     except (OSError, ValueError, AttributeError):
         return False  # at least one is no file at all
 
@@ -213,3 +213,8 @@ def _which_are_ours() -> str:
     if ours:
         return f"These are: {', '.join(ours)}; name one with --storage."
     return "None is: set the BACKEND of the storage for uploads to django_dualstorage.storage.DualWriteStorage."
+
+
+def _descriptor(wrapper: Any) -> int:
+    # Not the wrapper's own fileno(), which in Django 4.2 is that of a stream that has none.
+    return int(wrapper._out.fileno())
