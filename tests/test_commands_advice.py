@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from django.core.files.base import ContentFile
 from django.core.files.storage import storages
-from django.core.management.base import OutputWrapper
 from django.db import DatabaseError
 
 from django_dualstorage import records
@@ -553,8 +552,7 @@ def test_problems_are_told_once_in_one_place(
 ) -> None:
     os.mkfifo(os.path.join(default_storage.location, "pipe"))
     assert "pipe: is a socket" in dualstorage("backfill").out  # no files at all, as far as the command can see
-    monkeypatch.setattr(os.path, "sameopenfile", lambda one, other: True)
-    monkeypatch.setattr(OutputWrapper, "fileno", lambda self: 1, raising=False)
+    monkeypatch.setattr("django_dualstorage.management.base._descriptor", lambda wrapper: 1)
     monkeypatch.setattr("django_dualstorage.management.base.reaches_stderr", lambda: True)
     ran = dualstorage("backfill")
     assert "pipe: " not in ran.out
