@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from django_dualstorage.core.objects import ListedObject, ObjectInfo, Written
-from django_dualstorage.engine.concurrency import Pace, says_slow_down
+from django_dualstorage.engine.concurrency import Pace
 from django_dualstorage.engine.listing import Around, once
 from django_dualstorage.engine.objectstore import ALWAYS, Body, Condition, ObjectStore, Source
 from django_dualstorage.exceptions import S3Error, S3TransientError
@@ -57,18 +57,14 @@ class RetryingStore:
         *,
         pace: Pace | None = None,
         stop: Callable[[], bool] = lambda: False,
-        on_slow_down: Callable[[], None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """``pace`` is kept by each attempt (limits of rate and concurrency). After ``stop`` nothing is tried again.
-        ``on_slow_down`` is called whenever the server asks for fewer requests.
-        """
+        """``pace`` is kept by each attempt (limits of rate and concurrency). After ``stop`` nothing is tried again."""
         self._store = store
         self._patience = patience
         self._pace = pace
         self._stop = stop
-        self._on_slow_down = on_slow_down
         self._sleep = sleep
         self._jitter = jitter
 
@@ -167,8 +163,6 @@ class RetryingStore:
         return answer
 
     def _is_worth_another(self, error: S3Error, failed: int) -> bool:
-        if says_slow_down(error):
-            self._on_slow_down()
         return isinstance(error, S3TransientError) and failed < self._patience.attempts and not self._stop()
 
     def _wait(self, failed: int) -> None:
