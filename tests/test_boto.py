@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from django_dualstorage.engine.direct import DirectStore
 from django_dualstorage.engine.direct_settings import settings_of
 from django_dualstorage.engine.objectstore import Condition, Source
 from django_dualstorage.exceptions import S3Error, S3NotFoundError, S3PreconditionError, S3TransientError
-from tests.support.proxy import FaultProxy, LostAnswer, Refused, Status, Truncated
+from tests.support.proxy import FaultProxy, LostAnswer, Refused, Slow, Status, Truncated
 from tests.support.seaweed import SeaweedServer
 
 MIB = 1024 * 1024
@@ -170,6 +173,52 @@ def test_an_upload_that_cannot_even_be_aborted_says_where_the_parts_are(
     with pytest.raises(S3TransientError):
         store(**PARTS).put(f"{prefix}/a.bin", source(DATA), TYPED, sending=nothing)
     assert "AbortIncompleteMultipartUpload" in caplog.text
+
+
+#: Uploads in a daemon thread, as commands do, and ends as soon as a part is being sent.
+LEAVING = """
+import json, os, sys, threading
+from django_dualstorage.engine.boto import BotoStore
+from django_dualstorage.engine.direct import DirectStore
+from django_dualstorage.engine.direct_settings import settings_of
+from django_dualstorage.engine.objectstore import Source
+from tests.support.endpoint import s3_client
+
+to = json.load(sys.stdin)
+store = BotoStore(s3_client(*to["client"]), to["bucket"], **to["parts"])
+if to["engine"] == "direct":
+    store = DirectStore(store, settings_of(store))
+reading = threading.Event()
+
+class Told(Source):
+    def read(self, start, size):
+        reading.set()
+        return super().read(start, size)
+
+source = Told(os.open(to["path"], os.O_RDONLY), to["size"])
+threading.Thread(target=store.put, args=[to["key"], source, {}], kwargs={"sending": list}, daemon=True).start()
+assert reading.wait(20)
+"""
+
+
+def test_a_process_that_ends_sends_no_further_part(
+    seaweed: SeaweedServer, seaweed_bucket: str, proxy: FaultProxy, prefix: str, tmp_path: Path, engine_name: str
+) -> None:
+    proxy.fail(Slow(0.5), method="PUT", times=None)
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(8 * 5 * MIB)
+    to = {
+        "client": [proxy.endpoint_url, seaweed.access_key, seaweed.secret_key],
+        "bucket": seaweed_bucket,
+        "key": f"{prefix}/a.bin",
+        "path": str(tmp_path / "large"),
+        "size": 8 * 5 * MIB,
+        "parts": PARTS,
+        "engine": engine_name,
+    }
+    python = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", LEAVING], input=json.dumps(to), text=True, env=python, timeout=30, check=True)
+    assert 1 <= proxy.count("PUT") <= 3
 
 
 def test_parts_grow_with_the_file_so_that_there_are_never_too_many() -> None:

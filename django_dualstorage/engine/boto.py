@@ -9,7 +9,9 @@ import base64
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from botocore.exceptions import (
@@ -135,14 +137,17 @@ class BotoStore:
                 part["ChecksumSHA256"] = answer["ChecksumSHA256"]
             return part
 
+        parts: list[dict[str, Any]] = []
         try:
             with ThreadPoolExecutor(_PART_THREADS, thread_name_prefix="dualstorage-part") as pool:
-                futures = [pool.submit(send, number) for number in range(1, -(-source.size // size) + 1)]
-                try:
-                    parts = [future.result() for future in futures]
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
+                # Never more than are sent at once, because a process that ends still sends what is in the queue.
+                numbers = iter(range(1, -(-source.size // size) + 1))
+                under_way = {pool.submit(send, number) for number in islice(numbers, _PART_THREADS)}
+                while under_way:
+                    done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                    parts += [future.result() for future in done]
+                    under_way |= {pool.submit(send, number) for number in islice(numbers, len(done))}
+            parts.sort(key=itemgetter("PartNumber"))
             sending()
             answer = self._call(
                 "complete_multipart_upload",
