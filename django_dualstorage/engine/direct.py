@@ -27,7 +27,7 @@ from botocore.serialize import create_serializer
 
 from django_dualstorage.core.objects import Written
 from django_dualstorage.core.sigv4 import Keys, authorization, object_path
-from django_dualstorage.engine.boto import BotoStore, refusal, translated
+from django_dualstorage.engine.boto import AroundPart, BotoStore, part_once, refusal, translated
 from django_dualstorage.engine.direct_settings import PLAIN, Settings
 from django_dualstorage.engine.http1 import Answer, NoAnswerError, Pool
 from django_dualstorage.engine.objectstore import ALWAYS, Condition, Source
@@ -109,12 +109,13 @@ class DirectStore(BotoStore):
         condition: Condition = ALWAYS,
         *,
         sending: Callable[[], None],
+        around: AroundPart = part_once,
     ) -> Written:
-        """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
+        """See :class:`~django_dualstorage.engine.retry.PagedStore`."""
         if source.size < self.multipart_threshold:
             return super().put(key, source, parameters, condition, sending=sending)
         with self._here().large:
-            return super().put(key, source, parameters, condition, sending=sending)
+            return super().put(key, source, parameters, condition, sending=sending, around=around)
 
     # -- a request -------------------------------------------------------------------------------------------------
 
