@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +19,13 @@ from botocore.exceptions import (
 )
 
 from django_dualstorage.engine.boto import MAX_PARTS, BotoStore
+from django_dualstorage.engine.concurrency import Controller, Pace
 from django_dualstorage.engine.direct import DirectStore
 from django_dualstorage.engine.direct_settings import settings_of
 from django_dualstorage.engine.objectstore import Condition, Source
+from django_dualstorage.engine.retry import Patience, RetryingStore
 from django_dualstorage.exceptions import S3Error, S3NotFoundError, S3PreconditionError, S3TransientError
-from tests.support.proxy import FaultProxy, LostAnswer, Refused, Status, Truncated
+from tests.support.proxy import FaultProxy, LostAnswer, Refused, Request, Slow, Status, Truncated
 from tests.support.seaweed import SeaweedServer
 
 MIB = 1024 * 1024
@@ -27,6 +33,8 @@ DATA = os.urandom(6 * MIB)
 TYPED = {"ContentType": "text/x-test"}
 #: The smallest parts that S3 takes: five and one MiB.
 PARTS = {"multipart_threshold": 5 * MIB, "part_size": 5 * MIB}
+#: A page for humans, from a proxy between.
+ELSEWHERE = Status(200, body=b"<html>welcome")
 
 
 def nothing() -> None:
@@ -141,7 +149,7 @@ def test_a_file_that_has_shrunk_is_not_sent(
     assert parts_left(seaweed, seaweed_bucket, prefix) == []
 
 
-@pytest.mark.parametrize("fault", [Status(503), Status(403), Refused(), LostAnswer()], ids=repr)
+@pytest.mark.parametrize("fault", [Status(503), Status(403), ELSEWHERE, Refused(), LostAnswer()], ids=repr)
 @pytest.mark.parametrize("part", [1, 2])
 def test_an_upload_whose_part_fails_leaves_no_parts(
     store: Any,
@@ -170,6 +178,52 @@ def test_an_upload_that_cannot_even_be_aborted_says_where_the_parts_are(
     with pytest.raises(S3TransientError):
         store(**PARTS).put(f"{prefix}/a.bin", source(DATA), TYPED, sending=nothing)
     assert "AbortIncompleteMultipartUpload" in caplog.text
+
+
+#: Uploads in a daemon thread, as commands do, and ends as soon as a part is being sent.
+LEAVING = """
+import json, os, sys, threading
+from django_dualstorage.engine.boto import BotoStore
+from django_dualstorage.engine.direct import DirectStore
+from django_dualstorage.engine.direct_settings import settings_of
+from django_dualstorage.engine.objectstore import Source
+from tests.support.endpoint import s3_client
+
+to = json.load(sys.stdin)
+store = BotoStore(s3_client(*to["client"]), to["bucket"], **to["parts"])
+if to["engine"] == "direct":
+    store = DirectStore(store, settings_of(store))
+reading = threading.Event()
+
+class Told(Source):
+    def read(self, start, size):
+        reading.set()
+        return super().read(start, size)
+
+source = Told(os.open(to["path"], os.O_RDONLY), to["size"])
+threading.Thread(target=store.put, args=[to["key"], source, {}], kwargs={"sending": list}, daemon=True).start()
+assert reading.wait(20)
+"""
+
+
+def test_a_process_that_ends_sends_no_further_part(
+    seaweed: SeaweedServer, seaweed_bucket: str, proxy: FaultProxy, prefix: str, tmp_path: Path, engine_name: str
+) -> None:
+    proxy.fail(Slow(0.5), method="PUT", times=None)
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(8 * 5 * MIB)
+    to = {
+        "client": [proxy.endpoint_url, seaweed.access_key, seaweed.secret_key],
+        "bucket": seaweed_bucket,
+        "key": f"{prefix}/a.bin",
+        "path": str(tmp_path / "large"),
+        "size": 8 * 5 * MIB,
+        "parts": PARTS,
+        "engine": engine_name,
+    }
+    python = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", LEAVING], input=json.dumps(to), text=True, env=python, timeout=30, check=True)
+    assert 1 <= proxy.count("PUT") <= 3
 
 
 def test_parts_grow_with_the_file_so_that_there_are_never_too_many() -> None:
@@ -206,6 +260,76 @@ def test_what_is_corrupted_on_the_way_is_refused_by_the_server(
     ):
         with pytest.raises(ClientError):
             seaweed.client().put_object(Bucket=seaweed_bucket, Key=f"{prefix}/x", Body=b"not that", **digest)
+
+
+# -- parts that are tried again ----------------------------------------------------------------------------------------
+
+THREE_TIMES = Patience(attempts=3, base=0.001)
+
+
+def part(number: int) -> Callable[[Request], bool]:
+    """Whether a request sends this part."""
+    return lambda request: request.parameters.get("partNumber") == [str(number)]
+
+
+class Counted(Pace):
+    """Which sizes it was asked for."""
+
+    def __init__(self) -> None:
+        # No two requests with bytes at once: a whole file that held its place would wait for its own parts.
+        super().__init__(Controller(4), room=1)
+        self.sizes: list[int] = []
+
+    def begin(self, size: int = 0) -> None:
+        self.sizes.append(size)
+        super().begin(size)
+
+
+@pytest.mark.parametrize("fault", [Status(503), LostAnswer(), Refused(), ELSEWHERE], ids=repr)
+def test_a_command_sends_a_part_that_failed_again_and_nothing_else(
+    store: Any, source: Any, proxy: FaultProxy, prefix: str, seaweed: SeaweedServer, seaweed_bucket: str, fault: Any
+) -> None:
+    key, engine, pace = f"{prefix}/a.bin", store(**PARTS), Counted()
+    for number in (1, 2):
+        proxy.fail(fault, method="PUT", when=part(number), times=2)
+    sent: list[None] = []
+    patient = RetryingStore(engine, THREE_TIMES, pace=pace)
+    assert patient.put(key, source(DATA), TYPED, sending=lambda: sent.append(None)).clean
+    assert (proxy.count("PUT", when=part(1)), proxy.count("PUT", when=part(2))) == (3, 3)
+    assert (proxy.count("POST"), proxy.count("DELETE"), len(sent)) == (2, 0, 1)
+    assert sorted(pace.sizes) == [0] + 3 * [MIB] + 3 * [5 * MIB]
+    assert body_of(engine, key) == DATA
+    assert parts_left(seaweed, seaweed_bucket, prefix) == []
+    # The engine itself, which the application goes on using, has not become patient.
+    proxy.clear()
+    proxy.fail(fault, method="PUT", when=part(1))
+    with pytest.raises(S3TransientError):
+        engine.put(key, source(DATA), TYPED, sending=nothing)
+    assert proxy.count("PUT", when=part(1)) == 1
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_part_that_fails_for_good_does_not_begin_the_file_anew(
+    store: Any, source: Any, proxy: FaultProxy, prefix: str, seaweed: SeaweedServer, seaweed_bucket: str, stopped: bool
+) -> None:
+    proxy.fail(Status(503), method="PUT", when=part(2), times=None)
+    patient = RetryingStore(store(**PARTS), THREE_TIMES, stop=lambda: stopped)
+    with pytest.raises(S3TransientError):
+        patient.put(f"{prefix}/a.bin", source(DATA), TYPED, sending=nothing)
+    assert (proxy.count("PUT", when=part(1)), proxy.count("PUT", when=part(2))) == (1, 1 if stopped else 3)
+    assert proxy.count("POST") == 1
+    assert parts_left(seaweed, seaweed_bucket, prefix) == []
+
+
+def test_no_part_is_tried_again_once_another_was_refused(
+    store: Any, source: Any, proxy: FaultProxy, prefix: str
+) -> None:
+    proxy.fail(Status(403), method="PUT", when=part(1))
+    proxy.fail(Status(503), method="PUT", when=part(2), times=None)
+    patient = RetryingStore(store(**PARTS), Patience(), sleep=lambda seconds: time.sleep(0.5), jitter=lambda *_: 0.1)
+    with pytest.raises(S3Error, match="403"):
+        patient.put(f"{prefix}/a.bin", source(DATA), TYPED, sending=nothing)
+    assert proxy.count("PUT", when=part(2)) <= 1
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

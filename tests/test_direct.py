@@ -12,6 +12,7 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.credentials import Credentials, RefreshableCredentials
+from botocore.exceptions import ClientError, CredentialRetrievalError, EndpointConnectionError, MetadataRetrievalError
 
 from django_dualstorage.engine.boto import BotoStore
 from django_dualstorage.engine.choice import Choice, choose
@@ -360,6 +361,43 @@ def test_temporary_credentials_are_asked_for_anew(
     assert proxy.requests[-1].headers["x-amz-security-token"] == "T"
     assert "x-amz-security-token" in proxy.requests[-1].headers["authorization"]
     assert agent(proxy) == "direct"
+
+
+def _refusal(code: str, status: int) -> ClientError:
+    answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, "AssumeRole")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (_refusal("AccessDenied", 403), S3Error),
+        (
+            _refusal("Throttling", 400),
+            S3TransientError,
+        ),
+        (CredentialRetrievalError(provider="x", error_msg="y"), S3Error),
+        (MetadataRetrievalError(error_msg="y"), S3TransientError),
+        (EndpointConnectionError(endpoint_url="x"), S3TransientError),
+    ],
+    ids=repr,
+)
+def test_credentials_that_cannot_be_renewed_are_an_error_of_s3_and_nothing_is_sent(
+    engine: DirectStore, source: Any, proxy: FaultProxy, prefix: str, error: Exception, kind: type[S3Error]
+) -> None:
+    class Expired:
+        def get_frozen_credentials(self) -> Any:
+            raise error
+
+    engine.client._request_signer._credentials = Expired()  # type: ignore[attr-defined]
+    engine._settings.keys._credentials = Expired()  # type: ignore[attr-defined]
+    for each in (engine, BotoStore(engine.client, engine.bucket)):
+        with pytest.raises(S3Error) as failure:
+            each.put(f"{prefix}/a", source(b"x"), TYPED, sending=nothing)
+        assert type(failure.value) is kind
+        assert failure.value.__cause__ is error
+        assert not failure.value.sent or each is not engine
+    assert proxy.count() == 0
 
 
 # -- what its errors say -----------------------------------------------------------------------------------------------

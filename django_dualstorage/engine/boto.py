@@ -8,8 +8,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, CancelledError, ThreadPoolExecutor, wait
+from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from botocore.exceptions import (
@@ -65,6 +68,18 @@ _NOT_SENT: Final = (
 )
 
 
+Part = dict[str, Any]
+"""What completing an upload in parts needs to know of one."""
+
+AroundPart = Callable[[Callable[[], Part], int], Part]
+"""Sends a part by the function given, be it with several calls. The number: its size in bytes."""
+
+
+def part_once(call: Callable[[], Part], size: int) -> Part:
+    """The :data:`AroundPart` that just calls."""
+    return call()
+
+
 class BotoStore:
     """An :class:`~django_dualstorage.engine.objectstore.ObjectStore` on a boto3 client."""
 
@@ -98,10 +113,11 @@ class BotoStore:
         condition: Condition = ALWAYS,
         *,
         sending: Callable[[], None],
+        around: AroundPart = part_once,
     ) -> Written:
-        """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
+        """See :class:`~django_dualstorage.engine.retry.PagedStore`."""
         if source.size >= self.multipart_threshold:
-            return self._put_in_parts(key, source, parameters, condition, sending)
+            return self._put_in_parts(key, source, parameters, condition, sending, around)
         body = source.read_all()
         demand_whole(key, len(body), source.size)
         sending()
@@ -114,7 +130,13 @@ class BotoStore:
         return _written(key, answer, answer)
 
     def _put_in_parts(
-        self, key: str, source: Source, parameters: Mapping[str, Any], condition: Condition, sending: Callable[[], None]
+        self,
+        key: str,
+        source: Source,
+        parameters: Mapping[str, Any],
+        condition: Condition,
+        sending: Callable[[], None],
+        around: AroundPart,
     ) -> Written:
         size = max(self.part_size, -(-source.size // MAX_PARTS))
         opening = dict(self._fitting("CreateMultipartUpload", parameters))
@@ -123,26 +145,42 @@ class BotoStore:
         upload_id = self._call("create_multipart_upload", key, **opening)["UploadId"]
         common = self._fitting("UploadPart", parameters)
 
-        def send(number: int) -> dict[str, Any]:
-            start = (number - 1) * size
-            body = source.read(start, min(size, source.size - start))
-            demand_whole(key, len(body), min(size, source.size - start))
-            answer = self._call(
-                "upload_part", key, UploadId=upload_id, PartNumber=number, Body=body, **self._digest(body), **common
-            )
-            part = {"PartNumber": number, "ETag": answer["ETag"]}
-            if "ChecksumSHA256" in answer and self.checksum == "sha256":
-                part["ChecksumSHA256"] = answer["ChecksumSHA256"]
-            return part
+        failed = threading.Event()
 
+        def send(number: int) -> Part:
+            start = (number - 1) * size
+            length = min(size, source.size - start)
+
+            def attempt() -> Part:
+                if failed.is_set():
+                    raise CancelledError  # heard by nobody: the upload has ended with another error
+                body = source.read(start, length)
+                demand_whole(key, len(body), length)
+                answer = self._call(
+                    "upload_part", key, UploadId=upload_id, PartNumber=number, Body=body, **self._digest(body), **common
+                )
+                part = {"PartNumber": number, "ETag": _etag(key, answer)}
+                if "ChecksumSHA256" in answer and self.checksum == "sha256":
+                    part["ChecksumSHA256"] = answer["ChecksumSHA256"]
+                return part
+
+            return around(attempt, length)
+
+        parts: list[Part] = []
         try:
             with ThreadPoolExecutor(_PART_THREADS, thread_name_prefix="dualstorage-part") as pool:
-                futures = [pool.submit(send, number) for number in range(1, -(-source.size // size) + 1)]
                 try:
-                    parts = [future.result() for future in futures]
+                    # Never more than are sent at once, because a process that ends still sends what is in the queue.
+                    numbers = iter(range(1, -(-source.size // size) + 1))
+                    under_way = {pool.submit(send, number) for number in islice(numbers, _PART_THREADS)}
+                    while under_way:
+                        done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                        parts += [future.result() for future in done]
+                        under_way |= {pool.submit(send, number) for number in islice(numbers, len(done))}
                 except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
+                    failed.set()
                     raise
+            parts.sort(key=itemgetter("PartNumber"))
             sending()
             answer = self._call(
                 "complete_multipart_upload",
@@ -333,9 +371,13 @@ def _is_clean(answer: Mapping[str, Any]) -> bool:
 
 def _written(key: str, answer: Mapping[str, Any], result: Mapping[str, Any]) -> Written:
     """Raises S3TransientError for a success without an ETag, such as a proxy's page for humans: nobody wrote it."""
+    return Written(_is_clean(answer), _etag(key, result))
+
+
+def _etag(key: str, result: Mapping[str, Any]) -> str:
     if not result.get("ETag"):
         raise S3TransientError(f"The answer to writing {key} has no ETag, so it is not S3's; look at proxies between")
-    return Written(_is_clean(answer), str(result["ETag"]))
+    return str(result["ETag"])
 
 
 def _info(key: str, answer: Mapping[str, Any]) -> ObjectInfo:

@@ -61,7 +61,6 @@ def engine_for_commands(
     patience: Patience = Patience(),  # noqa: B008  immutable
     stop: Callable[[], bool] = lambda: False,
     on_choice: Callable[[Choice], None] = lambda choice: None,
-    on_slow_down: Callable[[], None] = lambda: None,
 ) -> RetryingStore:
     """The engine of a command: the fastest that will do, patient, within the limits of ``pace``.
 
@@ -69,4 +68,4 @@ def engine_for_commands(
     """
     choice, chosen = choose(store, parameters)
     on_choice(choice)
-    return RetryingStore(chosen, patience, pace=pace, stop=stop, on_slow_down=on_slow_down)
+    return RetryingStore(chosen, patience, pace=pace, stop=stop)

@@ -22,12 +22,12 @@ from typing import Any, Final
 from urllib.parse import quote
 from xml.sax.saxutils import unescape
 
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.serialize import create_serializer
 
 from django_dualstorage.core.objects import Written
-from django_dualstorage.core.sigv4 import authorization, object_path
-from django_dualstorage.engine.boto import BotoStore, refusal
+from django_dualstorage.core.sigv4 import Keys, authorization, object_path
+from django_dualstorage.engine.boto import AroundPart, BotoStore, part_once, refusal, translated
 from django_dualstorage.engine.direct_settings import PLAIN, Settings
 from django_dualstorage.engine.http1 import Answer, NoAnswerError, Pool
 from django_dualstorage.engine.objectstore import ALWAYS, Condition, Source
@@ -109,12 +109,13 @@ class DirectStore(BotoStore):
         condition: Condition = ALWAYS,
         *,
         sending: Callable[[], None],
+        around: AroundPart = part_once,
     ) -> Written:
-        """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
+        """See :class:`~django_dualstorage.engine.retry.PagedStore`."""
         if source.size < self.multipart_threshold:
             return super().put(key, source, parameters, condition, sending=sending)
         with self._here().large:
-            return super().put(key, source, parameters, condition, sending=sending)
+            return super().put(key, source, parameters, condition, sending=sending, around=around)
 
     # -- a request -------------------------------------------------------------------------------------------------
 
@@ -157,7 +158,7 @@ class DirectStore(BotoStore):
         """Head and body of a request."""
         headers, query = form.placed(parameters)
         body = form.body(parameters)
-        settings, keys = self._settings, self._settings.keys()
+        settings, keys = self._settings, self._keys(form, key)
         if "ChecksumSHA256" in parameters:
             sha256 = base64.b64decode(parameters["ChecksumSHA256"]).hex()
         else:
@@ -187,6 +188,15 @@ class DirectStore(BotoStore):
             f"authorization: {signature}\r\n\r\n"
         )
         return head.encode("ascii"), body
+
+    def _keys(self, form: _Form, key: str) -> Keys:
+        """The credentials of the moment. Raises S3Error if temporary ones cannot be renewed."""
+        try:
+            return self._settings.keys()
+        except (ClientError, BotoCoreError) as error:
+            failure = translated(error, form.operation, key)
+            failure.sent = False  # whoever was asked for credentials, it was not the bucket
+            raise failure from error
 
     def _refused(self, answer: Answer, form: _Form, key: str) -> S3Error:
         """Raises _ForBotoError if the client library may get another answer."""

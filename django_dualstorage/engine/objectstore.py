@@ -34,16 +34,6 @@ class Source:
             size -= len(part)
         return b"".join(parts)
 
-    def read_into(self, buffer: memoryview, start: int) -> int:
-        """Fill ``buffer`` from ``start``. How many bytes there were: fewer than fit only at the end of the file."""
-        found = 0
-        while found < len(buffer):
-            got = os.preadv(self.fd, [buffer[found:]], start + found)
-            if not got:
-                break
-            found += got
-        return found
-
 
 @dataclass(frozen=True)
 class Condition:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from django_dualstorage.core.objects import ListedObject, ObjectInfo, Written
-from django_dualstorage.engine.concurrency import Pace, says_slow_down
+from django_dualstorage.engine.boto import AroundPart, Part, part_once
+from django_dualstorage.engine.concurrency import Pace
 from django_dualstorage.engine.listing import Around, once
 from django_dualstorage.engine.objectstore import ALWAYS, Body, Condition, ObjectStore, Source
 from django_dualstorage.exceptions import S3Error, S3TransientError
@@ -23,7 +24,24 @@ _LOOK_UP_EVERY = 0.5
 
 
 class PagedStore(ObjectStore, Protocol):
-    """An ObjectStore whose listing goes on after a page that failed."""
+    """An ObjectStore whose listing goes on after a page that failed, and its upload after a part."""
+
+    #: Bytes from which on a file is sent in parts.
+    multipart_threshold: int
+
+    def put(
+        self,
+        key: str,
+        source: Source,
+        parameters: Mapping[str, Any],
+        condition: Condition = ALWAYS,
+        *,
+        sending: Callable[[], None],
+        around: AroundPart = part_once,
+    ) -> Written:
+        """As in ObjectStore; each part is sent by ``around(call, size)``, which may call several times and is called
+        in several threads.
+        """
 
     def list_all(self, prefix: str, around: Around = once) -> Iterator[ListedObject]:
         """As in ObjectStore; each page is asked for by ``around(call)``, which may call several times."""
@@ -57,18 +75,14 @@ class RetryingStore:
         *,
         pace: Pace | None = None,
         stop: Callable[[], bool] = lambda: False,
-        on_slow_down: Callable[[], None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """``pace`` is kept by each attempt (limits of rate and concurrency). After ``stop`` nothing is tried again.
-        ``on_slow_down`` is called whenever the server asks for fewer requests.
-        """
+        """``pace`` is kept by each attempt (limits of rate and concurrency). After ``stop`` nothing is tried again."""
         self._store = store
         self._patience = patience
         self._pace = pace
         self._stop = stop
-        self._on_slow_down = on_slow_down
         self._sleep = sleep
         self._jitter = jitter
 
@@ -82,8 +96,22 @@ class RetryingStore:
         sending: Callable[[], None],
     ) -> Written:
         """See :class:`~django_dualstorage.engine.objectstore.ObjectStore`."""
+        given_up: list[S3Error] = []
+
+        def around(call: Callable[[], Part], size: int) -> Part:
+            try:
+                return self._ask(call, size)
+            except S3Error as error:
+                given_up.append(error)
+                raise
+
+        # Each part keeps to the pace by itself: it would wait for ever for room that the whole has taken.
+        size = source.size if source.size < self._store.multipart_threshold else 0
         return self._mutate(
-            lambda note: self._store.put(key, source, parameters, condition, sending=note), sending, source.size
+            lambda note: self._store.put(key, source, parameters, condition, sending=note, around=around),
+            sending,
+            size,
+            given_up,
         )
 
     def delete(self, key: str, condition: Condition = ALWAYS, *, sending: Callable[[], None]) -> Written:
@@ -116,7 +144,11 @@ class RetryingStore:
     # -- trying ----------------------------------------------------------------------------------------------------
 
     def _mutate(
-        self, attempt: Callable[[Callable[[], None]], Written], sending: Callable[[], None], size: int = 0
+        self,
+        attempt: Callable[[Callable[[], None]], Written],
+        sending: Callable[[], None],
+        size: int = 0,
+        given_up: Collection[S3Error] = (),
     ) -> Written:
         left = may_land = False
 
@@ -132,7 +164,7 @@ class RetryingStore:
                 written = self._paced(lambda: attempt(note), size)
             except S3Error as error:
                 failed += 1
-                again = self._is_worth_another(error, failed)
+                again = error not in given_up and self._is_worth_another(error, failed)
                 if not again:
                     error.retried = error.retried or may_land
                     error.sent = error.sent or may_land
@@ -142,11 +174,11 @@ class RetryingStore:
             else:
                 return replace(written, clean=written.clean and not may_land)
 
-    def _ask(self, attempt: Callable[[], T]) -> T:
+    def _ask(self, attempt: Callable[[], T], size: int = 0) -> T:
         failed = 0
         while True:
             try:
-                return self._paced(attempt)
+                return self._paced(attempt, size)
             except S3Error as error:
                 failed += 1
                 if not self._is_worth_another(error, failed):
@@ -167,8 +199,6 @@ class RetryingStore:
         return answer
 
     def _is_worth_another(self, error: S3Error, failed: int) -> bool:
-        if says_slow_down(error):
-            self._on_slow_down()
         return isinstance(error, S3TransientError) and failed < self._patience.attempts and not self._stop()
 
     def _wait(self, failed: int) -> None:
