@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -165,6 +167,32 @@ def test_rows_and_files_that_lack_each_other(library: ModuleType, default_storag
     assert findings(verified(default_storage, database=False)) == []
     with connection.schema_editor() as editor:
         editor.delete_model(library.Legacy)
+
+
+def test_row_with_an_absolute_name_is_accused_like_any_other(
+    library: ModuleType, default_storage: DualWriteStorage
+) -> None:
+    write(default_storage, "there.txt")
+    for name in ("there.txt", "lost.txt", "a//lost.txt"):
+        library.Document.objects.create(file=f"{default_storage.location}/{name}")
+    assert findings(verified(default_storage)) == [
+        (Difference.ROW_WITHOUT_FILE, "a/lost.txt"),
+        (Difference.ROW_WITHOUT_FILE, "lost.txt"),
+    ]
+
+
+def test_row_that_names_a_path_outside_is_accused_though_something_is_there(
+    library: ModuleType, default_storage: DualWriteStorage, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside.txt"
+    outside.write_bytes(b"content")
+    names = [str(outside), os.path.relpath(outside, default_storage.location), default_storage.location]
+    for name in names:
+        library.Document.objects.create(file=name)
+    result = verified(default_storage)
+    details = [one.detail for one in result.found(Difference.ROW_WITHOUT_FILE)]
+    assert all("is no name of a file below MEDIA_ROOT" in detail for detail in details)
+    assert findings(result) == sorted((Difference.ROW_WITHOUT_FILE, name) for name in names)
 
 
 def test_files_are_not_called_unknown_where_a_model_cannot_be_read(

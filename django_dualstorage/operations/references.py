@@ -58,11 +58,19 @@ def references(storage: DualWriteStorage, on_unread: OnUnread = _log) -> Iterato
             on_unread(model._meta.label, str(error).strip())
 
 
-def still_says(reference: Reference) -> bool:
+def still_says(storage: DualWriteStorage, reference: Reference) -> bool:
     """Whether the row still names that file, now. Raises DatabaseError."""
     model = apps.get_model(reference.model)
     found = _rows(model).filter(pk=reference.pk).values_list(reference.field, flat=True).first()
-    return found is not None and (str(found) == reference.name or posixpath.normpath(str(found)) == reference.name)
+    return bool(found) and _relative(storage, str(found)) == reference.name
+
+
+def is_outside(storage: DualWriteStorage, name: str) -> bool:
+    """Whether no file below MEDIA_ROOT can have the name: it leads out, or to what is this package's own."""
+    try:
+        return not storage.relative_name(name)
+    except SuspiciousFileOperation:
+        return True
 
 
 def fields_of(storage: DualWriteStorage) -> Iterator[tuple[type[models.Model], models.FileField]]:
@@ -113,6 +121,6 @@ def _relative(storage: DualWriteStorage, name: str) -> str:
     if name[0] not in "/." and posixpath.normpath(name) == name:
         return name
     try:
-        return storage.relative_name(name)
+        return storage.relative_name(name) or name
     except SuspiciousFileOperation:
         return name  # of no file below MEDIA_ROOT, so none will be found

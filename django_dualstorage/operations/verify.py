@@ -30,7 +30,7 @@ from django_dualstorage.operations.deep import ChangingError, read_both
 from django_dualstorage.operations.engines import MOST_WORKERS, Limits, pace_for_command, pair_for_command
 from django_dualstorage.operations.gate import S3Watch, demand_local_truth, demand_same_volume
 from django_dualstorage.operations.preflight import find_twins, of_odd
-from django_dualstorage.operations.references import Reference, fields_of, references, still_says
+from django_dualstorage.operations.references import Reference, fields_of, is_outside, references, still_says
 from django_dualstorage.operations.repair import brake
 from django_dualstorage.operations.spool import Seen, Spool
 from django_dualstorage.protocol.operation import Locked
@@ -452,8 +452,15 @@ class Verify:
         name, model, pk, column = row
         who = f"{model} {pk}, field {column}"
         try:
-            if self._pair.local.version(name) is not None or not still_says(Reference(model, pk, column, name)):
+            # The disk is not asked for a path outside MEDIA_ROOT: what is there is none of this storage's files.
+            outside = is_outside(self._storage, name)
+            if not outside and self._pair.local.version(name) is not None:
                 return None
+            if not still_says(self._storage, Reference(model, pk, column, name)):
+                return None
+            if outside:
+                why = "is no name of a file below MEDIA_ROOT"
+                return Found(Difference.ROW_WITHOUT_FILE, name, Side.DATABASE, f"named by {who}; {why}")
             if self._pair.s3.head(name, patient=True) is not None:
                 return None
         except UnmovableError:
