@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from django.apps import apps
 from django.core.exceptions import SuspiciousFileOperation
 from django.core.files.storage import FileSystemStorage
-from django.db import DatabaseError, models, router
+from django.db import DatabaseError, connections, models, router
 from django.utils.functional import LazyObject, empty
 
 from django_dualstorage.storage import DualWriteStorage
@@ -38,10 +38,25 @@ def _log(model: str, why: str) -> None:
     logger.warning("The rows of %s could not be read, so the files that they name are not known: %s", model, why)
 
 
-def referenced_names(storage: DualWriteStorage, on_unread: OnUnread = _log) -> Iterator[str]:
-    """The name of each file that a row names, once for each row; see :func:`references`."""
-    for reference in references(storage, on_unread):
-        yield reference.name
+def referenced_names(storage: DualWriteStorage, on_missing: OnUnread = _log) -> Iterator[str]:
+    """The name of each file that a row names, once for each row.
+
+    A model whose table is not there names none, and is told to ``on_missing``. Any other error of the database leaves
+    names out that nobody would miss, so it is raised: DatabaseError.
+    """
+    for model, field in fields_of(storage):
+        read = False
+        try:
+            for reference in _of_field(storage, model, field):
+                read = True
+                yield reference.name
+        except DatabaseError as error:
+            label, why = model._meta.label, str(error).strip()
+            if read or not _lacks_table(model):
+                raise DatabaseError(
+                    f"the rows of {label} could not be read, so the files that they name are not known ({why})"
+                ) from error
+            on_missing(label, why)
 
 
 def references(storage: DualWriteStorage, on_unread: OnUnread = _log) -> Iterator[Reference]:
@@ -101,6 +116,16 @@ def is_same(one: Any, storage: DualWriteStorage) -> bool:
 def _rows(model: type[models.Model]) -> models.QuerySet[models.Model]:
     # Not a manager of the model's: its own ideas of what to leave out (deleted softly, of another tenant) do not count.
     return models.QuerySet(model, using=router.db_for_read(model))
+
+
+def _lacks_table(model: type[models.Model]) -> bool:
+    connection = connections[router.db_for_read(model)]
+    name = connection.introspection.identifier_converter(model._meta.db_table)
+    try:
+        with connection.cursor() as cursor:
+            return name not in connection.introspection.table_names(cursor, include_views=True)
+    except DatabaseError:
+        return False
 
 
 def _of_field(storage: DualWriteStorage, model: type[models.Model], field: models.FileField) -> Iterator[Reference]:
