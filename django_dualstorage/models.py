@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -187,14 +187,24 @@ class DiscrepancyQuerySet(models.QuerySet["Discrepancy"]):
             unique_fields=unique,
         )
 
-    def not_found_again(self, run: Run, kinds: Iterable[Difference], prefix: str) -> None:
-        """Close what earlier runs had found of these kinds below ``prefix`` and ``run``, which looked, did not."""
+    def not_found_again(
+        self,
+        run: Run,
+        kinds: Iterable[Difference],
+        prefix: str,
+        unjudged: Callable[[list[str]], set[str]] = lambda names: set(),
+    ) -> None:
+        """Close what earlier runs had found of these kinds below ``prefix`` and ``run``, which looked, did not.
+        ``unjudged`` tells which of some names it could not look at; these stay open.
+        """
         earlier = self.of(run.alias).open().exclude(run=run).filter(kind__in=[kind.value for kind in kinds])
         after = 0
         # The database's idea of a beginning may not tell upper from lower case, so it is asked for pages only.
         while page := list(earlier.page(after, 1000).values_list("id", "name")):
             after = page[-1][0]
-            gone = [number for number, name in page if name.startswith(prefix)]
+            below = {number: name for number, name in page if name.startswith(prefix)}
+            left_open = unjudged(list(below.values()))
+            gone = [number for number, name in below.items() if name not in left_open]
             self.filter(id__in=gone).resolve(Discrepancy.Resolution.GONE)
 
     def fixed(self, run: Run, found: Iterable[Found]) -> None:

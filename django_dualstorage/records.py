@@ -476,9 +476,31 @@ class RunNote:
         while self._run is not None and (batch := list(islice(batches, 1000))):
             self._write(lambda run, batch=batch: _discrepancies().note(run, batch, now))  # type: ignore[misc]
 
-    def not_found_again(self, kinds: Iterable[Difference], prefix: str) -> None:
-        """Close what earlier runs had found of these kinds below ``prefix`` and this one, which looked, did not."""
-        self._write(lambda run: _discrepancies().not_found_again(run, kinds, prefix))
+    def not_found_again(
+        self,
+        kinds: Iterable[Difference],
+        prefix: str,
+        unjudged: Callable[[list[str]], set[str]] = lambda names: set(),
+    ) -> None:
+        """Close what earlier runs had found of these kinds below ``prefix`` and this one, which looked, did not.
+        ``unjudged`` tells which of some names it could not look at; these stay open.
+        """
+        self._write(lambda run: _discrepancies().not_found_again(run, kinds, prefix, unjudged))
+
+    def open_names(self, kind: Difference, prefix: str, limit: int) -> list[str]:
+        """Names below ``prefix`` that earlier runs have left a discrepancy of a kind open for, the oldest ones."""
+        names: list[str] = []
+
+        def read(run: Run) -> None:
+            rows = (
+                _discrepancies().of(run.alias).open().filter(kind=kind.value, name__startswith=prefix).exclude(name="")
+            )
+            found = rows.order_by("id").values_list("name", flat=True)[:limit]
+            # The database's idea of a beginning may not tell upper from lower case.
+            names.extend(name for name in found if name.startswith(prefix))
+
+        self._write(read)
+        return names
 
     def fixed(self, found: Iterable[Found]) -> None:
         """Close what was mended."""

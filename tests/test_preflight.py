@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
+import time
 import unicodedata
+from contextlib import closing
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +19,8 @@ from django_dualstorage.core.differences import NEXT, Difference, Evidence, Side
 from django_dualstorage.core.etags import EtagDigest
 from django_dualstorage.core.names import MAX_KEY_BYTES, why_not_on_s3
 from django_dualstorage.core.preflight import fold_hash, folded, look_at, twins
+from django_dualstorage.management.commands import dualstorage_backfill
+from django_dualstorage.operations import preflight, spool
 from django_dualstorage.operations.preflight import survey
 from django_dualstorage.storage import DualWriteStorage
 from tests.support.asserts import never_stop
@@ -156,6 +162,55 @@ def test_dry_run_says_what_cannot_or_should_not_be_moved(default_storage: DualWr
     assert "First of them: b/caf" in out
     assert "case-twin" not in out
     assert json.loads(dualstorage("backfill", "--dry-run", "--json", "--exclude", "*").out)["preflight"] == {}
+
+
+@pytest.mark.django_db
+def test_dry_run_surveys_what_was_selected_and_no_more(
+    default_storage: DualWriteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(default_storage, ".old")
+    write(default_storage, ".young", mtime=time.time_ns())
+    write(default_storage, "A.young", mtime=time.time_ns())
+    write(default_storage, "a.young")
+    monkeypatch.setattr(dualstorage_backfill, "referenced_names", lambda storage: iter([".old", "A.young", "gone"]))
+
+    def surveyed(*args: str) -> object:
+        return json.loads(dualstorage("backfill", "--dry-run", "--json", *args).out)["preflight"]
+
+    assert surveyed() == {"hidden": 2, "case-twin": 1}
+    assert surveyed("--since", "1d") == {"hidden": 1}
+    assert surveyed("--referenced-only") == {"hidden": 1}
+    assert surveyed("--referenced-only", "--since", "1d") == {}
+
+
+def test_names_that_rows_have_are_asked_for_in_bunches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "_NAMES", 3)
+    with closing(spool.Spool()) as temporary:
+        temporary.refer((str(number), "", "", "") for number in (1, 3, 3, 6, 9))
+        assert temporary.referenced([str(number) for number in range(8)]) == {"1", "3", "6"}
+        assert temporary.referenced([]) == set()
+
+
+@pytest.mark.django_db
+def test_survey_that_was_stopped_is_not_shown_as_whole(
+    default_storage: DualWriteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        write(default_storage, f".{number}")
+    monkeypatch.setattr(preflight, "_BATCH", 2)
+    look = preflight._look
+
+    def stop_after(chunk: Any, location: str) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return look(chunk, location)
+
+    monkeypatch.setattr(preflight, "_look", stop_after)
+    ran = dualstorage("backfill", "--dry-run")
+    assert ran.code == 130
+    assert "hidden" not in ran.out
+    assert "but not what on the disk cannot" in ran.out
+    found = json.loads((ran := dualstorage("backfill", "--dry-run", "--json")).out)
+    assert (ran.code, found["interrupted"], found["preflight"]) == (130, True, {})
 
 
 def test_survey_ends_when_asked_to(default_storage: DualWriteStorage) -> None:

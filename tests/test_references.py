@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.core.files.base import ContentFile
-from django.db import connection, models
+from django.db import OperationalError, connection, models
 from django.test import override_settings
 from django.utils.functional import empty
 
@@ -20,8 +22,9 @@ from django_dualstorage.operations import spool
 from django_dualstorage.operations.references import fields_of, is_same, referenced_names, references
 from django_dualstorage.operations.verify import Verification, Verify, Wanted
 from django_dualstorage.storage import DualWriteStorage
-from tests.support.asserts import ignore, never_stop
+from tests.support.asserts import ignore, never_stop, on_s3
 from tests.support.backfills import write
+from tests.support.commands import dualstorage
 
 
 @pytest.fixture
@@ -87,6 +90,34 @@ def test_names_are_those_of_files(library: ModuleType, default_storage: DualWrit
         library.Document.objects.create(file=name)
     names = set(referenced_names(default_storage, lambda model, why: None))
     assert names == {"absolute.txt", "dot.txt", "a/b.txt", "../outside.txt", ".hidden"}
+
+
+@pytest.mark.parametrize("pages", [0, 1])
+def test_error_in_the_middle_of_a_model_ends_the_command(
+    library: ModuleType, default_storage: DualWriteStorage, monkeypatch: pytest.MonkeyPatch, pages: int
+) -> None:
+    monkeypatch.setattr(module, "_PAGE", 2)
+    for number in range(5):
+        library.Keyed.objects.create(file=write(default_storage, f"{number}.txt").name)
+    asked: list[str] = []
+
+    def failing(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if "library_keyed" in sql:
+            asked.append(sql)
+            if len(asked) > pages:
+                raise OperationalError("the server went away")
+        return execute(sql, params, many, context)
+
+    for dry in ([], ["--dry-run"]):
+        asked.clear()
+        with connection.execute_wrapper(failing):
+            ran = dualstorage("backfill", "--referenced-only", *dry)
+        assert ran.code == 1
+        assert "the rows of library.Keyed could not be read" in ran.err
+        assert "the server went away" in ran.err
+        assert on_s3(default_storage) == {}
+    assert dualstorage("backfill", "--referenced-only").code == 0
+    assert len(on_s3(default_storage)) == 5
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5])
@@ -167,6 +198,32 @@ def test_rows_and_files_that_lack_each_other(library: ModuleType, default_storag
         editor.delete_model(library.Legacy)
 
 
+def test_row_with_an_absolute_name_is_accused_like_any_other(
+    library: ModuleType, default_storage: DualWriteStorage
+) -> None:
+    write(default_storage, "there.txt")
+    for name in ("there.txt", "lost.txt", "a//lost.txt"):
+        library.Document.objects.create(file=f"{default_storage.location}/{name}")
+    assert findings(verified(default_storage)) == [
+        (Difference.ROW_WITHOUT_FILE, "a/lost.txt"),
+        (Difference.ROW_WITHOUT_FILE, "lost.txt"),
+    ]
+
+
+def test_row_that_names_a_path_outside_is_accused_though_something_is_there(
+    library: ModuleType, default_storage: DualWriteStorage, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside.txt"
+    outside.write_bytes(b"content")
+    names = [str(outside), os.path.relpath(outside, default_storage.location), default_storage.location]
+    for name in names:
+        library.Document.objects.create(file=name)
+    result = verified(default_storage)
+    details = [one.detail for one in result.found(Difference.ROW_WITHOUT_FILE)]
+    assert all("is no name of a file below MEDIA_ROOT" in detail for detail in details)
+    assert findings(result) == sorted((Difference.ROW_WITHOUT_FILE, name) for name in names)
+
+
 def test_files_are_not_called_unknown_where_a_model_cannot_be_read(
     library: ModuleType, default_storage: DualWriteStorage
 ) -> None:
@@ -176,6 +233,18 @@ def test_files_are_not_called_unknown_where_a_model_cannot_be_read(
     assert "library.Legacy" in result.unread
     assert "library.Legacy" in result.remarks[-1]
     assert findings(result) == [(Difference.ROW_WITHOUT_FILE, "lost.txt")]
+
+
+def test_rows_that_could_not_be_read_are_not_called_fine(
+    library: ModuleType, default_storage: DualWriteStorage
+) -> None:
+    default_storage.save("a.txt", ContentFile(b"content"))
+    for quiet in ("1", "0"):
+        ran = dualstorage("verify", "-v", quiet)
+        assert ran.code == 1
+        assert "The rows of library.Legacy could not be read and were not judged." in ran.out
+        assert "Nothing is wrong with what was judged" in ran.out
+    assert dualstorage("verify", "--no-database").code == 0
 
 
 def test_row_is_not_accused_of_what_has_changed_since(

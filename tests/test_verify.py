@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from django_dualstorage.core.differences import Difference, Side
+from django_dualstorage.core.differences import Difference, Found, Side
 from django_dualstorage.core.report import FileResult, Outcome
-from django_dualstorage.core.stamp import STAMP_KEY
+from django_dualstorage.core.stamp import STAMP_KEY, Stamp
 from django_dualstorage.engine.retry import Patience
 from django_dualstorage.hints import Kind
 from django_dualstorage.models import Discrepancy, Run
 from django_dualstorage.operations import verify as module
+from django_dualstorage.operations.anonymous import look_in_anonymously
 from django_dualstorage.operations.gate import RefusedError
 from django_dualstorage.operations.probe import probe
+from django_dualstorage.operations.spool import Spool
 from django_dualstorage.operations.verify import Verification, Verify, Wanted
 from django_dualstorage.protocol.operation import Locked
 from django_dualstorage.protocol.reconcile import reconcile
+from django_dualstorage.records import noted_run
 from django_dualstorage.storage import DualWriteStorage
 from tests.conftest import MakeStorage
 from tests.support.asserts import (
@@ -36,8 +41,8 @@ from tests.support.asserts import (
     repaired,
 )
 from tests.support.backfills import write
-from tests.support.lab import Lab
-from tests.support.proxy import Refused
+from tests.support.lab import IMPATIENT, Lab
+from tests.support.proxy import BlackHole, Refused
 
 pytestmark = pytest.mark.django_db
 
@@ -392,6 +397,20 @@ def test_sample_is_the_same_for_the_same_seed(
     assert read(1) != read(2)
 
 
+def test_other_stamp_under_a_certified_etag_is_found_by_reading(
+    storage: DualWriteStorage, folder: str, verify: Callable[..., Verification]
+) -> None:
+    name = f"{folder}a.txt"
+    uploaded(storage, name)
+    assert found(verify()) == []  # and the inventory knows it
+    put_object(storage, name, b"content", Metadata={STAMP_KEY: str(Stamp(7, 5))})
+    assert found(verify()) == []
+    result = verify(deep=True)
+    assert (found(result), result.busy) == ([(Difference.DIFFERS, "a.txt")], 0)
+    assert verify(deep=True, fix=True).fixed == {Outcome.REPLACED: 1}
+    assert found(verify(deep=True)) == []
+
+
 LONG = bool(os.environ.get("DUALSTORAGE_LONG"))
 
 
@@ -424,6 +443,24 @@ def test_unsigned_requests_must_be_refused(
     result = verify(anonymous=True)
     assert found(result) == []
     assert result.remarks == ["The list of the bucket and 1 objects were asked for without credentials."]
+
+
+def test_unsigned_requests_are_as_patient_as_the_storage_and_made_once(lab: Lab) -> None:
+    storage = lab.storage("dual", allow_overwrite=True, patience=IMPATIENT)
+    lab.wire.fail(BlackHole(), method="GET", key="a.txt")
+    before, started = len(lab.wire.requests), time.monotonic()
+    (one,) = look_in_anonymously(storage.pair, ["a.txt"], never_stop())
+    assert (one.kind, one.name) == (Difference.FAILED, "a.txt")
+    assert time.monotonic() - started < 5
+    assert len(lab.wire.requests) - before == 2  # the list and the object
+
+
+def test_unsigned_requests_end_when_asked_to(storage: DualWriteStorage, lab: Lab) -> None:
+    stop = never_stop()
+    stop.ask()
+    before = len(lab.wire.requests)
+    assert list(look_in_anonymously(storage.pair, ["a.txt", "b.txt"], stop)) == []
+    assert len(lab.wire.requests) - before == 1
 
 
 def test_bucket_that_is_meant_to_be_public_is_not_asked(make_storage: MakeStorage) -> None:
@@ -460,6 +497,66 @@ def test_run_and_its_discrepancies_are_kept(
     back = Discrepancy.objects.get(name=f"{folder}a.txt")
     assert (back.resolution, back.resolved_at, back.first_seen) == ("", None, one.first_seen)
     os.unlink(Path(storage.location, folder, "a.txt"))
+
+
+def test_discrepancy_stays_open_while_nobody_can_look(
+    storage: DualWriteStorage,
+    folder: str,
+    verify: Callable[..., Verification],
+    lab: Lab,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = f"{folder}a.txt"
+    write(storage, name)
+    verify()
+    uploaded(storage, name)
+    missing = Discrepancy.objects.open().filter(name=name, kind="missing-on-s3")
+    with monkeypatch.context() as impatient, Locked(storage.pair, name):
+        impatient.setattr(storage.pair.locks, "_timeout", 0.01)
+        assert verify().busy == 1
+    assert missing.exists()
+    lab.wire.fail(Refused(), method="HEAD", key="a.txt")
+    assert found(verify()) == [(Difference.FAILED, "a.txt")]
+    assert missing.exists()
+    assert found(verify()) == []
+    assert not Discrepancy.objects.open().filter(name=name).exists()
+
+
+def test_discrepancy_below_a_folder_that_cannot_be_read_stays_open() -> None:
+    with closing(Spool()) as spool:
+        spool.find(
+            [
+                Found(Difference.UNREADABLE, "a/b", Side.DISK, ""),
+                Found(Difference.FAILED, "failed", Side.UNKNOWN, ""),
+                Found(Difference.DIFFERS, "differs", Side.UNKNOWN, ""),
+            ]
+        )
+        spool.leave_open(["busy", "busy"])
+        names = ["a/b/c/d.txt", "a/b", "a/c.txt", "a", "failed", "failed/a", "differs", "busy", "", "a/bc"]
+        assert spool.unjudged(names) == {"a/b/c/d.txt", "a/b", "failed", "busy"}
+
+
+def test_bucket_that_was_closed_is_no_discrepancy_any_more(
+    storage: DualWriteStorage,
+    folder: str,
+    verify: Callable[..., Verification],
+    monkeypatch: pytest.MonkeyPatch,
+    lab: Lab,
+) -> None:
+    for number in range(3):
+        uploaded(storage, f"{folder}{number}.txt")
+    monkeypatch.setattr(module, "ASKED_ANONYMOUSLY", 2)
+    names = ["", *(f"{folder}{number}.txt" for number in range(3))]
+    with noted_run("default", "verify", {}) as note:
+        note.found(Found(Difference.PUBLIC, name, Side.S3, "can be read by anybody") for name in ["", names[3]])
+    still_open = Discrepancy.objects.open().filter(kind="public")
+    verify()
+    assert still_open.count() == 2
+    lab.wire.fail(Refused(), method="GET", key="2.txt")
+    verify(anonymous=True)
+    assert list(still_open.values_list("name", flat=True)) == [names[3]]
+    verify(anonymous=True)
+    assert not still_open.all().exists()
 
 
 def test_no_more_of_a_kind_than_are_kept(

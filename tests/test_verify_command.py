@@ -15,6 +15,7 @@ from django.db import connection
 from django_dualstorage.management.commands import dualstorage_verify
 from django_dualstorage.models import Run
 from django_dualstorage.operations.verify import Verify
+from django_dualstorage.protocol.operation import Locked
 from django_dualstorage.storage import DualWriteStorage
 from tests.support.asserts import put_object
 from tests.support.backfills import write
@@ -31,6 +32,21 @@ def test_nothing_wrong(default_storage: DualWriteStorage) -> None:
     assert "Nothing is wrong." in ran.out
     assert f"Kept as run {Run.objects.get().id}." in ran.out
     assert "Nothing is wrong there." in dualstorage("verify", "--prefix", "a").out
+
+
+def test_what_could_not_be_judged_is_not_called_fine(
+    default_storage: DualWriteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default_storage.save("a.txt", ContentFile(b"content"))
+    monkeypatch.setattr(default_storage.pair.locks, "_timeout", 0.01)
+    with Locked(default_storage.pair, "a.txt"):
+        for quiet in ("1", "0"):
+            ran = dualstorage("verify", "-v", quiet)
+            assert ran.code == 1
+            assert "1 name written to all the time and not judged. Run the command again" in ran.out
+            assert "Nothing is wrong with what was judged, which is not everything." in ran.out
+            assert "Nothing is wrong." not in ran.out
+    assert dualstorage("verify").code == 0
 
 
 def test_table_names_and_the_next_command(default_storage: DualWriteStorage) -> None:

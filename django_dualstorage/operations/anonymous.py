@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from typing import Any
 
 from botocore import UNSIGNED
@@ -12,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from django_dualstorage.core.differences import Difference, Found, Side
 from django_dualstorage.core.names import key_of
 from django_dualstorage.engine.boto import translated
+from django_dualstorage.engine.pool import Stop
 from django_dualstorage.protocol.pair import Pair
 
 _REFUSALS = frozenset({401, 403})
@@ -29,10 +31,11 @@ def says_public(pair: Pair) -> str | None:
     return None
 
 
-def look_in_anonymously(pair: Pair, names: Iterable[str]) -> Iterator[Found]:
+def look_in_anonymously(pair: Pair, names: Iterable[str], stop: Stop) -> Iterator[Found]:
     """Ask for the list of the bucket, then for each of ``names``, without a signature, and tell what was not refused.
 
     An answer that is neither yes nor no is a finding too. A bucket that may be listed is told under an empty name.
+    Each is asked for once, with the storage's own time limits; after ``stop`` nothing more is.
     """
     configuration: Any = pair.s3.configuration
     client = configuration._create_session().client(
@@ -41,7 +44,14 @@ def look_in_anonymously(pair: Pair, names: Iterable[str]) -> Iterator[Found]:
         use_ssl=configuration.use_ssl,
         endpoint_url=configuration.endpoint_url,
         verify=configuration.verify,
-        config=configuration.client_config.merge(Config(signature_version=UNSIGNED, retries={"total_max_attempts": 2})),
+        config=configuration.client_config.merge(
+            Config(
+                signature_version=UNSIGNED,
+                connect_timeout=pair.s3.timing.connect,
+                read_timeout=pair.s3.timing.read,
+                retries={"total_max_attempts": 1},
+            )
+        ),
     )
     bucket = configuration.bucket_name
 
@@ -49,7 +59,9 @@ def look_in_anonymously(pair: Pair, names: Iterable[str]) -> Iterator[Found]:
         try:
             answer = ask()
         except (ClientError, BotoCoreError) as error:
-            status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode")
+            # A request that was not answered has a response, too: none.
+            answered = error.response if isinstance(error, ClientError) else {}
+            status = answered.get("ResponseMetadata", {}).get("HTTPStatusCode")
             if status not in _REFUSALS:
                 detail = f"whether anybody can read it is not known: {translated(error, 'an unsigned request', what)}"
                 yield Found(Difference.FAILED, name, Side.S3, detail)
@@ -58,9 +70,12 @@ def look_in_anonymously(pair: Pair, names: Iterable[str]) -> Iterator[Found]:
             answer["Body"].close()
         yield Found(Difference.PUBLIC, name, Side.S3, f"{what} can be read by anybody, without credentials")
 
-    yield from asked("", "the list of the bucket", lambda: client.list_objects_v2(Bucket=bucket, MaxKeys=1))
-    for name in names:
-        key = key_of(name, configuration.location)
-        yield from asked(
-            name, "the object", lambda key=key: client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
-        )
+    with closing(client):
+        yield from asked("", "the list of the bucket", lambda: client.list_objects_v2(Bucket=bucket, MaxKeys=1))
+        for name in names:
+            if stop:
+                return
+            key = key_of(name, configuration.location)
+            yield from asked(
+                name, "the object", lambda key=key: client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
+            )

@@ -34,14 +34,22 @@ def survey(
 ) -> Iterator[tuple[Difference, int, list[Found]]]:
     """Walk the tree and say of each kind how many there are, and the first three of them.
 
-    Asks S3 for nothing. Memory is bounded; the names lie in a temporary file. Raises FileNotFoundError if MEDIA_ROOT is
-    not there, SpoolError if there is no room.
+    Asks S3 for nothing. ``selection``'s names are read once. Nothing is said after ``stop``, for it would be of a part
+    only. Memory is bounded; the names lie in a temporary file. Raises FileNotFoundError if MEDIA_ROOT is not there,
+    SpoolError if there is no room, and what the names raise.
     """
     location = storage.pair.s3.configuration.location
     found = walk_versions(storage.root, prefix)
     with closing(Spool()) as spool:
+        names = None if selection.names is None else iter(selection.names)
+        while not stop and names is not None and (some := list(islice(names, _BATCH))):
+            spool.refer((name, "", "", "") for name in some)
+        spool.index()
         while not stop and (chunk := list(islice(found, _BATCH))):
             taken = [one for one in chunk if _takes(selection, one)]
+            if names is not None:
+                referenced = spool.referenced([one.name for one in taken])
+                taken = [one for one in taken if isinstance(one, FileResult) or one.name in referenced]
             spool.find(_look(taken, location))
             spool.see(
                 [
@@ -51,6 +59,8 @@ def survey(
                 ],
                 (),
             )
+        if stop:
+            return
         find_twins(spool)
         for kind in Difference:
             if spool.counts[kind]:
@@ -58,7 +68,11 @@ def survey(
 
 
 def _takes(selection: Selection, one: Version | FileResult) -> bool:
-    return selection.takes_name(one.name) if isinstance(one, Version) else selection.takes_odd(one.name)
+    """Whether the rules and the age take it. What is no file has no version, so only the rules count for it."""
+    if not isinstance(one, Version):
+        return selection.takes_odd(one.name)
+    since = selection.since_ns
+    return (since is None or one.mtime_ns >= since) and selection.takes_name(one.name)
 
 
 def _look(chunk: Iterable[Version | FileResult], location: str) -> Iterator[Found]:

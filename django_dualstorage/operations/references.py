@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from django.apps import apps
 from django.core.exceptions import SuspiciousFileOperation
 from django.core.files.storage import FileSystemStorage
-from django.db import DatabaseError, models, router
+from django.db import DatabaseError, connections, models, router
 from django.utils.functional import LazyObject, empty
 
 from django_dualstorage.storage import DualWriteStorage
@@ -38,10 +38,25 @@ def _log(model: str, why: str) -> None:
     logger.warning("The rows of %s could not be read, so the files that they name are not known: %s", model, why)
 
 
-def referenced_names(storage: DualWriteStorage, on_unread: OnUnread = _log) -> Iterator[str]:
-    """The name of each file that a row names, once for each row; see :func:`references`."""
-    for reference in references(storage, on_unread):
-        yield reference.name
+def referenced_names(storage: DualWriteStorage, on_missing: OnUnread = _log) -> Iterator[str]:
+    """The name of each file that a row names, once for each row.
+
+    A model whose table is not there names none, and is told to ``on_missing``. Any other error of the database leaves
+    names out that nobody would miss, so it is raised: DatabaseError.
+    """
+    for model, field in fields_of(storage):
+        read = False
+        try:
+            for reference in _of_field(storage, model, field):
+                read = True
+                yield reference.name
+        except DatabaseError as error:
+            label, why = model._meta.label, str(error).strip()
+            if read or not _lacks_table(model):
+                raise DatabaseError(
+                    f"the rows of {label} could not be read, so the files that they name are not known ({why})"
+                ) from error
+            on_missing(label, why)
 
 
 def references(storage: DualWriteStorage, on_unread: OnUnread = _log) -> Iterator[Reference]:
@@ -58,11 +73,19 @@ def references(storage: DualWriteStorage, on_unread: OnUnread = _log) -> Iterato
             on_unread(model._meta.label, str(error).strip())
 
 
-def still_says(reference: Reference) -> bool:
+def still_says(storage: DualWriteStorage, reference: Reference) -> bool:
     """Whether the row still names that file, now. Raises DatabaseError."""
     model = apps.get_model(reference.model)
     found = _rows(model).filter(pk=reference.pk).values_list(reference.field, flat=True).first()
-    return found is not None and (str(found) == reference.name or posixpath.normpath(str(found)) == reference.name)
+    return bool(found) and _relative(storage, str(found)) == reference.name
+
+
+def is_outside(storage: DualWriteStorage, name: str) -> bool:
+    """Whether no file below MEDIA_ROOT can have the name: it leads out, or to what is this package's own."""
+    try:
+        return not storage.relative_name(name)
+    except SuspiciousFileOperation:
+        return True
 
 
 def fields_of(storage: DualWriteStorage) -> Iterator[tuple[type[models.Model], models.FileField]]:
@@ -95,6 +118,16 @@ def _rows(model: type[models.Model]) -> models.QuerySet[models.Model]:
     return models.QuerySet(model, using=router.db_for_read(model))
 
 
+def _lacks_table(model: type[models.Model]) -> bool:
+    connection = connections[router.db_for_read(model)]
+    name = connection.introspection.identifier_converter(model._meta.db_table)
+    try:
+        with connection.cursor() as cursor:
+            return name not in connection.introspection.table_names(cursor, include_views=True)
+    except DatabaseError:
+        return False
+
+
 def _of_field(storage: DualWriteStorage, model: type[models.Model], field: models.FileField) -> Iterator[Reference]:
     label, column = model._meta.label, field.name
     rows = _rows(model).exclude(**{column: ""}).exclude(**{column: None}).order_by("pk")
@@ -113,6 +146,6 @@ def _relative(storage: DualWriteStorage, name: str) -> str:
     if name[0] not in "/." and posixpath.normpath(name) == name:
         return name
     try:
-        return storage.relative_name(name)
+        return storage.relative_name(name) or name
     except SuspiciousFileOperation:
         return name  # of no file below MEDIA_ROOT, so none will be found

@@ -14,6 +14,8 @@ from django_dualstorage.operations.comparison import spooling
 
 _CACHE_KIB: Final = 8 * 1024
 _PAGE: Final = 1000
+#: Names in one question; older releases of SQLite take 999.
+_NAMES: Final = 500
 
 
 class Seen(NamedTuple):
@@ -43,6 +45,7 @@ class Spool:
                 "PRAGMA synchronous = OFF",
                 "CREATE TABLE seen (name TEXT, fold INTEGER, mtime_ns INTEGER, on_s3 INTEGER)",
                 "CREATE TABLE doubt (name TEXT)",
+                "CREATE TABLE busy (name TEXT PRIMARY KEY) WITHOUT ROWID",
                 "CREATE TABLE reference (name TEXT, model TEXT, pk TEXT, field TEXT)",
                 "CREATE TABLE found (kind TEXT, name TEXT, side TEXT, detail TEXT)",
             ):
@@ -73,6 +76,10 @@ class Spool:
                 [(one.kind.value, one.name, one.side.value, one.detail) for one in chunk],
             )
             self.counts.update(one.kind for one in chunk)
+
+    def leave_open(self, names: Iterable[str]) -> None:
+        """Add names of which nothing can be said."""
+        self._insert("INSERT OR IGNORE INTO busy VALUES (?)", ((name,) for name in names))
 
     def forget(self, found: Sequence[Found]) -> None:
         """Take findings back: they were mended."""
@@ -162,6 +169,16 @@ class Spool:
             for _, name, model, pk, field in page:
                 yield name, model, pk, field
 
+    def referenced(self, names: Sequence[str]) -> set[str]:
+        """Those of ``names`` that some row has."""
+        found: set[str] = set()
+        for start in range(0, len(names), _NAMES):
+            some = names[start : start + _NAMES]
+            marks = ", ".join("?" * len(some))
+            query = f"SELECT name FROM reference WHERE name IN ({marks})"  # noqa: S608  marks alone
+            found.update(name for (name,) in self._rows(query, *some))
+        return found
+
     def has_references(self) -> bool:
         """Whether any row names a file."""
         return bool(self._rows("SELECT 1 FROM reference LIMIT 1"))
@@ -181,6 +198,24 @@ class Spool:
                 return
             last = page[-1][0]
             left = None if left is None else left - len(page)
+
+    def unjudged(self, names: Iterable[str]) -> set[str]:
+        """Those of ``names`` of which this run cannot say that nothing is wrong: they were written to all the time, or
+        an error kept it from looking at them, or they or a folder above could not be read.
+        """
+        return {name for name in names if self._is_unjudged(name)}
+
+    def _is_unjudged(self, name: str) -> bool:
+        parts = name.split("/")
+        folders = ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+        marks = ", ".join("?" * len(folders))
+        query = (
+            "SELECT 1 WHERE EXISTS (SELECT 1 FROM busy WHERE name = ?)"  # noqa: S608  marks alone
+            " OR EXISTS (SELECT 1 FROM found WHERE name = ? AND kind = ?)"
+            f" OR EXISTS (SELECT 1 FROM found WHERE name IN ({marks}) AND kind = ?)"
+        )
+        found = self._rows(query, name, name, Difference.FAILED.value, *folders, Difference.UNREADABLE.value)
+        return bool(found)
 
     def names_on_s3(self, limit: int, salt: int) -> list[str]:
         """Some names that S3 has, the same ones for the same ``salt``."""

@@ -30,7 +30,7 @@ from django_dualstorage.operations.deep import ChangingError, read_both
 from django_dualstorage.operations.engines import MOST_WORKERS, Limits, pace_for_command, pair_for_command
 from django_dualstorage.operations.gate import S3Watch, demand_local_truth, demand_same_volume
 from django_dualstorage.operations.preflight import find_twins, of_odd
-from django_dualstorage.operations.references import Reference, fields_of, references, still_says
+from django_dualstorage.operations.references import Reference, fields_of, is_outside, references, still_says
 from django_dualstorage.operations.repair import brake
 from django_dualstorage.operations.spool import Seen, Spool
 from django_dualstorage.protocol.operation import Locked
@@ -206,6 +206,8 @@ class Verify:
         self._watch = S3Watch(storage.pair)
         #: What --fix has done so far, by outcome.
         self.fixed: Counter[Outcome] = Counter()
+        #: The names that were asked for without credentials; empty for the list of the bucket.
+        self._asked: frozenset[str] = frozenset()
 
     def run(self, stop: Stop, on_result: Callable[[FileResult], None]) -> Verification:
         """Verify; ``on_result`` hears of each file that was looked at or read, whatever was found. The caller closes
@@ -260,7 +262,7 @@ class Verify:
         if self._wanted.deep and not stop:
             self._read(result, stop, on_result, note)
         if self._wanted.anonymous and not stop:
-            self._ask_anonymously(result)
+            self._ask_anonymously(result, stop, note)
 
     # -- both sides ------------------------------------------------------------------------------------------------
 
@@ -350,7 +352,7 @@ class Verify:
 
         for looked in Pool(self._look, self._wanted.workers, stop, self._pace.limit).run(result.spool.doubts()):
             on_result(FileResult(looked.name, Outcome.CERTIFIED))
-            result.busy += looked.busy
+            self._note_busy(result, looked)
             if looked.found:
                 found.append(looked.found)
             if looked.certified:
@@ -359,6 +361,11 @@ class Verify:
                 write_down()
                 note.beat(result.spool.counts, 0)
         write_down()
+
+    def _note_busy(self, result: Verification, looked: _Looked) -> None:
+        if looked.busy:
+            result.busy += 1
+            result.spool.leave_open([looked.name])
 
     def _look(self, name: str) -> _Looked:
         self._watch.demand()
@@ -452,8 +459,15 @@ class Verify:
         name, model, pk, column = row
         who = f"{model} {pk}, field {column}"
         try:
-            if self._pair.local.version(name) is not None or not still_says(Reference(model, pk, column, name)):
+            # The disk is not asked for a path outside MEDIA_ROOT: what is there is none of this storage's files.
+            outside = is_outside(self._storage, name)
+            if not outside and self._pair.local.version(name) is not None:
                 return None
+            if not still_says(self._storage, Reference(model, pk, column, name)):
+                return None
+            if outside:
+                why = "is no name of a file below MEDIA_ROOT"
+                return Found(Difference.ROW_WITHOUT_FILE, name, Side.DATABASE, f"named by {who}; {why}")
             if self._pair.s3.head(name, patient=True) is not None:
                 return None
         except UnmovableError:
@@ -470,7 +484,7 @@ class Verify:
         names = filter(self._wanted.takes, result.spool.on_both_sides())
         for looked in Pool(self._read_one, self._wanted.workers, stop, self._pace.limit).run(names):
             on_result(FileResult(looked.name, Outcome.CERTIFIED, looked.read))
-            result.busy += looked.busy
+            self._note_busy(result, looked)
             if looked.read or not (looked.found or looked.busy):
                 result.files_read += 1
                 result.bytes_read += looked.read
@@ -487,7 +501,10 @@ class Verify:
         except S3NotFoundError:
             return self._look(name)  # it was there a moment ago
         except (ChangingError, FileNotFoundError):
-            return _Looked(name, busy=True)
+            # An object may have another stamp under the ETag that the inventory knows: nobody has looked at it yet.
+            looked = self._look(name)
+            known = looked.found is None or looked.found.kind is Difference.UNSTAMPED  # which was told before
+            return _Looked(name, busy=True) if known else looked
         except S3Error as error:
             detail = f"could not be read: {error}; {error.advice}"
             return _Looked(name, Found(Difference.FAILED, name, Side.UNKNOWN, detail))
@@ -495,12 +512,18 @@ class Verify:
             return _Looked(name, Found(Difference.FAILED, name, Side.UNKNOWN, f"could not be read: {error}"))
         return _Looked(name, found, read=size)
 
-    def _ask_anonymously(self, result: Verification) -> None:
+    def _ask_anonymously(self, result: Verification, stop: Stop, note: RunNote) -> None:
         if why := says_public(self._pair):
             result.remarks.append(f"Not asked without credentials, since the bucket is meant to be public: {why}.")
             return
         names = result.spool.names_on_s3(ASKED_ANONYMOUSLY, self._wanted.seed)
-        result.spool.find(look_in_anonymously(self._pair, names))
+        # What was public once is asked for again, whatever the sample has, or nobody would ever see that it is closed.
+        known = note.open_names(Difference.PUBLIC, self._wanted.prefix, ASKED_ANONYMOUSLY)
+        names = list(dict.fromkeys([*names, *known]))
+        result.spool.find(look_in_anonymously(self._pair, names, stop))
+        if stop:
+            return
+        self._asked = frozenset(["", *names])
         result.remarks.append(f"The list of the bucket and {len(names):,} objects were asked for without credentials.")
 
     # -- what comes of it ------------------------------------------------------------------------------------------
@@ -517,7 +540,14 @@ class Verify:
             looked_for.add(Difference.BYTES_DIFFER)
         # What is not written down, for there is too much of it, was perhaps found again.
         whole = [kind for kind in looked_for if result.spool.counts[kind] <= NOTED_PER_KIND]
-        note.not_found_again(whole, self._wanted.prefix)
+        note.not_found_again(whole, self._wanted.prefix, result.spool.unjudged)
+        if self._asked:
+            # The list of the bucket has no name that could begin with the prefix.
+            note.not_found_again([Difference.PUBLIC], "", lambda names: self._left_open(result, names))
+
+    def _left_open(self, result: Verification, names: list[str]) -> set[str]:
+        """Those of ``names`` that were not asked for without credentials, or to no clear answer."""
+        return {name for name in names if name not in self._asked} | result.spool.unjudged(names)
 
     def _fix(self, result: Verification, stop: Stop, on_result: Callable[[FileResult], None], note: RunNote) -> None:
         """What backfill and repair would do about the names that were found, by the same steps under the same locks."""

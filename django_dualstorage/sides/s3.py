@@ -176,6 +176,11 @@ class S3Side:
         return live.breaker.openings if live is not None and live.pid == os.getpid() else 0
 
     @property
+    def timing(self) -> Timing:
+        """How patient its requests are."""
+        return self._timing
+
+    @property
     def identity(self) -> str:
         """Endpoint and bucket: what capabilities belong to."""
         live = self._connected()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -37,6 +38,11 @@ from django_dualstorage.operations.ordering import Order
 from django_dualstorage.operations.preflight import survey
 from django_dualstorage.operations.references import referenced_names
 from django_dualstorage.storage import DualWriteStorage
+
+_NOT_SURVEYED = (
+    "Stopped before the end: what a run would copy is known, but not what on the disk cannot, or perhaps should "
+    "not, be moved. Run the command again."
+)
 
 
 class Command(DualStorageCommand):
@@ -126,7 +132,12 @@ class Command(DualStorageCommand):
             report = backfill.run(stop, progress, progress.counted)
         lines = [*(_plan(report) if dry_run else _done(report)), *_left(report)]
         if dry_run and not options["reverse"] and not report.interrupted:
-            lines += _preflight(report, survey(storage, stop, prefix=options["prefix"], selection=selection))
+            # The names were read by the run; they are not kept, for there may be millions.
+            again = replace(selection, names=None if names is None else referenced_names(storage))
+            with self.told_though_ended(lambda: report, as_json):
+                lines += _preflight(report, survey(storage, stop, prefix=options["prefix"], selection=again))
+            if stop:
+                report.interrupted, report.error = True, _NOT_SURVEYED
         if report.interrupted and progress.meter.total is not None:
             report.left = max(0, progress.meter.total - report.files)
         elif not report.interrupted and options["prefix"] and backfill.found_nothing:
@@ -135,6 +146,8 @@ class Command(DualStorageCommand):
 
     def _todo(self, report: Report, backfill: Backfill, belief: Belief, storage: DualWriteStorage) -> str:
         """What a run has come to, and what to do next."""
+        if report.interrupted and report.error:
+            return report.error
         if report.interrupted:
             left = "" if report.left is None else f", about {report.left:,} are left"
             return (

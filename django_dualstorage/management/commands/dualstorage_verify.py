@@ -120,7 +120,8 @@ class Command(DualStorageCommand):
         with closing(result):
             if wanted.prefix and not (result.files or result.objects or result.counts or result.interrupted):
                 result.error = nothing_begins_with(storage, wanted.prefix)
-            code = INTERRUPTED if result.interrupted else DIFFERENCES if result.problems or result.error else FINE
+            wrong = result.problems or result.error or result.busy or result.unread
+            code = INTERRUPTED if result.interrupted else DIFFERENCES if wrong else FINE
             if as_json:
                 self._print_json(result)
             elif self.verbosity or code:
@@ -162,7 +163,16 @@ class Command(DualStorageCommand):
             write("")
         self._print_what_was_fixed(result.fixed)
         if result.busy:
-            write(f"{show_count(result.busy, 'name')} written to all the time and not judged.")
+            write(
+                f"{show_count(result.busy, 'name')} written to all the time and not judged. Run the command again when "
+                "less is written."
+            )
+        if result.unread:
+            models = ", ".join(map(printable, sorted(result.unread)))
+            write(
+                f"The rows of {models} could not be read and were not judged. "
+                "Have them readable, or leave all rows out with --no-database, and run the command again."
+            )
         for remark in result.remarks if self.verbosity else ():
             write(printable(remark))
         if result.error:
@@ -173,6 +183,8 @@ class Command(DualStorageCommand):
             write("Stopped before the end: what was not reached is not in these figures. Run the command again.")
         elif fine:
             write(self.style.SUCCESS("Nothing is wrong." if not wanted.prefix else "Nothing is wrong there."))
+        elif not result.problems and not result.error:
+            write(self.style.WARNING("Nothing is wrong with what was judged, which is not everything."))
         elif not wanted.fix and MENDED_BY_FIX & result.counts.keys():
             write("manage.py dualstorage_verify --fix does what backfill and repair would do about these.")
 
