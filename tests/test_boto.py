@@ -273,16 +273,15 @@ def part(number: int) -> Callable[[Request], bool]:
 
 
 class Counted(Pace):
-    """Which sizes it was asked for."""
+    """Which sizes it was told."""
 
     def __init__(self) -> None:
-        # No two requests with bytes at once: a whole file that held its place would wait for its own parts.
-        super().__init__(Controller(4), room=1)
+        super().__init__(Controller(4))
         self.sizes: list[int] = []
 
-    def begin(self, size: int = 0) -> None:
+    def end(self, size: int = 0, error: BaseException | None = None) -> None:
         self.sizes.append(size)
-        super().begin(size)
+        super().end(size, error)
 
 
 @pytest.mark.parametrize("fault", [Status(503), LostAnswer(), Refused(), ELSEWHERE], ids=repr)

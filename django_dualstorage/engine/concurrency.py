@@ -16,6 +16,8 @@ _REQUEST = 64 * 1024
 _WINDOW = 0.5
 _FIRST_WINDOWS = 0.15
 _WORTH_DOUBLING = 1.25
+#: What a file that goes up in parts has in memory at most, in bytes.
+_IN_PARTS = 32 * 1024 * 1024
 #: Bytes on their way at a time.
 _ROOM = 64 * 1024 * 1024
 _BETTER = 1.05
@@ -150,19 +152,20 @@ class Pace:
         the site from the name. First come, first served, so that a large file gets its turn.
         """
         self._throttle.wait_for_bytes(size)
+        held = min(size, _IN_PARTS)
         ticket = object()
         with self._lock:
             self._waiting.append(ticket)
-            while self._waiting[0] is not ticket or (self._bytes and self._bytes + size > self._room):
+            while self._waiting[0] is not ticket or (self._bytes and self._bytes + held > self._room):
                 self._left.wait()
             self._waiting.popleft()
-            self._bytes += size
+            self._bytes += held
             self._left.notify_all()
         try:
             yield
         finally:
             with self._lock:
-                self._bytes -= size
+                self._bytes -= held
                 self._left.notify_all()
 
     def begin(self) -> None:

@@ -105,7 +105,7 @@ class RetryingStore:
                 given_up.append(error)
                 raise
 
-        # Each part keeps to the pace by itself: it would wait for ever for room that the whole has taken.
+        # Each part is a request of its own, of which the pace is told.
         size = source.size if source.size < self._store.multipart_threshold else 0
         return self._mutate(
             lambda note: self._store.put(key, source, parameters, condition, sending=note, around=around),
