@@ -37,6 +37,7 @@ from tests.support.asserts import (
     ignore,
     key,
     never_stop,
+    on_s3,
     put_object,
     repaired,
 )
@@ -174,6 +175,19 @@ def test_fix_does_what_backfill_and_repair_do(
     client, bucket = client_of(storage)
     client.delete_object(Bucket=bucket, Key=key(storage, f"{folder}only.txt"))
     assert_sides_equal(storage, folder)
+
+
+def test_fix_ends_when_s3_becomes_the_truth_under_its_hands(make_storage: MakeStorage) -> None:
+    storage, later = make_storage("dual"), make_storage("s3-primary")
+    path = write(storage, "a.txt", b"only the disk has it")
+
+    def flip(message: str) -> None:
+        storage._records = later.records  # after the comparison, before the first file is mended
+
+    with pytest.raises(RefusedError, match="S3 is the truth"):
+        Verify(storage, Wanted(database=False, fix=True), tell=flip).run(never_stop(), ignore)
+    assert path.read_bytes() == b"only the disk has it"
+    assert on_s3(storage) == {}
 
 
 def test_fix_is_refused_where_s3_is_the_truth(lab: Lab) -> None:

@@ -561,7 +561,11 @@ class Verify:
         def fixed(found: Found) -> tuple[Found, FileResult]:
             self._watch.demand()
             self._let_settle(found.name)
-            return found, reconcile(self._pair, self._storage.policy, found.name, now=self._clock())
+            local = self._pair.local.version(found.name)
+            with self._pace.carrying(local.size if local else 0):
+                # Asked last: over an S3 that has become the truth nothing may be copied.
+                policy = demand_local_truth(self._storage, "verify --fix")
+                return found, reconcile(self._pair, policy, found.name, now=self._clock())
 
         found = (one for kind in todo for one in result.found(kind))
         mended: list[Found] = []
