@@ -39,8 +39,8 @@ def _healed(lab: Lab) -> Iterator[None]:
     yield
     lab.wire.clear_faults()
     lab.wire.drop_held()
-    lab.wire.clear()
     repaired(lab.storage("dual"))
+    lab.wire.clear()
 
 
 @pytest.fixture
