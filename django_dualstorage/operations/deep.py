@@ -11,6 +11,7 @@ from django_dualstorage.core.stamp import Stamp
 from django_dualstorage.engine.boto import MIB, PART_SIZE
 from django_dualstorage.engine.objectstore import Body
 from django_dualstorage.protocol.pair import Pair
+from django_dualstorage.protocol.reconcile import same_bytes
 from django_dualstorage.sides.filesystem import version_of
 
 _TRIES: Final = 3
@@ -39,7 +40,7 @@ def read_both(pair: Pair, name: str) -> tuple[int, Found | None]:
             try:
                 if body.info.stamp is not None and body.info.stamp != local:
                     continue  # one of the two has been written since the names were compared
-                equal = body.info.size == local.size and _same(file, body)
+                equal = body.info.size == local.size and same_bytes(file, body)
             finally:
                 body.close()
             if _changed(pair, name, file, local):
@@ -77,14 +78,6 @@ def _again(pair: Pair, name: str, file: BinaryIO, local: Stamp) -> Found | None:
         )
     )
     return Found(Difference.BYTES_DIFFER, name, side, f"from byte {first}; {why}")
-
-
-def _same(file: BinaryIO, body: Body) -> bool:
-    file.seek(0)
-    while theirs := body.read(MIB):
-        if file.read(len(theirs)) != theirs:
-            return False
-    return not file.read(1)
 
 
 def _first_difference(file: BinaryIO, body: Body, disk: EtagDigest | None, s3: EtagDigest | None) -> int | None:

@@ -307,7 +307,7 @@ def adoptable(pair: Pair, name: str, file: BinaryIO | None, remote: ObjectInfo |
     # Not an MD5 for parts, nor under some encryption ("Checking object integrity", Amazon S3 User Guide).
     body = pair.s3.get(name, etag=remote.etag, patient=True)
     try:
-        return _same_bytes(file, body)
+        return same_bytes(file, body)
     finally:
         body.close()
 
@@ -334,7 +334,8 @@ def _md5(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _same_bytes(file: BinaryIO, body: Body) -> bool:
+def same_bytes(file: BinaryIO, body: Body) -> bool:
+    """Whether the answer has the bytes of the file, read from its beginning. Raises S3TransientError."""
     file.seek(0)
     while theirs := body.read(MIB):
         if file.read(len(theirs)) != theirs:
